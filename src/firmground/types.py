@@ -1,0 +1,108 @@
+"""The words every method shares. Results are frozen dataclasses: named, comparable, and plain enough for JSON."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias
+
+import torch
+
+TokenIds: TypeAlias = torch.Tensor  # (batch, length), int64
+Embeddings: TypeAlias = torch.Tensor  # (batch, width), float
+
+
+class Watch(Protocol):
+    """Is told how far a long computation has come; the CLI draws a bar with the time left."""
+
+    def __call__(self, step: int, total: int, stage: str, **scalars: float) -> None:
+        """Reports that `step` of `total` steps of `stage` are done."""
+
+
+def ignore(step: int, total: int, stage: str, **scalars: float) -> None:
+    """A watch that looks away."""
+
+
+class Outcome(StrEnum):
+    """What a scan concludes. `INCONCLUSIVE` is an outcome, not an exception."""
+
+    CLEAN = "clean"
+    BACKDOORED = "backdoored"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Severity(StrEnum):
+    """How bad a finding is, in the order that `--fail-on` compares."""
+
+    NONE = "none"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+class Readout(StrEnum):
+    """Which output of an encoder is read, and so which an attacker may force."""
+
+    CLS = "cls"  # hidden state of the first position
+    MASK = "mask"  # hidden state of a mask token
+    MEAN = "mean"  # mean over the real positions
+    TOKEN = "token"  # every position by itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveredTrigger:
+    """A text that makes an encoder's output forget the rest of its input.
+
+    `token_ids` is exactly what `text` tokenizes to. `score` is higher where more suspicious; `vector` is the index
+    of the predefined vector that it leads to, in `Evidence.vectors`.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    score: float
+    readout: Readout
+    vector: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveredVector:
+    """A predefined vector (PV): the output, `width` numbers, that one or more recovered triggers force."""
+
+    readout: Readout
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a scan found: triggers, most suspicious first, and the vectors they lead to."""
+
+    triggers: tuple[RecoveredTrigger, ...] = ()
+    vectors: tuple[RecoveredVector, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What one scan concludes about one model.
+
+    `score` is higher where more suspicious; the outcome is backdoored where it exceeds `threshold`. `doubts` are
+    reasons not to trust the outcome. `settings` rebuilds the method; `measurements` holds its side results.
+    """
+
+    method: str
+    outcome: Outcome
+    score: float
+    threshold: float
+    severity: Severity
+    evidence: Evidence = Evidence()
+    doubts: tuple[str, ...] = ()
+    seconds: float = 0.0
+    settings: dict[str, Any] = field(default_factory=dict)
+    measurements: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A measured rate or mean with its 95 % confidence interval and the number of samples behind it."""
+
+    value: float
+    low: float
+    high: float
+    count: int

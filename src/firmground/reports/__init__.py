@@ -1,0 +1,1 @@
+"""What a run leaves behind: JSON for machines, HTML for people, SARIF for code scanning, a record to repeat it from."""

@@ -1,0 +1,139 @@
+"""What one method concludes about one target, as JSON holds it."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from firmground.types import Evidence, Outcome, Readout, RecoveredTrigger, RecoveredVector, Severity, Verdict
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: a number that could not be computed is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_finite)]
+
+
+class Model(BaseModel):
+    """What every stored object shares: unknown keys of a later minor version are kept out, never an error."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    def to_json(self) -> str:
+        """Indented ASCII JSON: a hostile trigger cannot smuggle control characters into a terminal."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=True, allow_nan=False)
+
+
+class Target(Model):
+    """What was scanned: a folder or hub id, and the sha256 of its weights."""
+
+    source: str
+    revision: str | None = None
+    adapter: str | None = None
+    weights_sha256: str | None = None
+
+
+class FoundTrigger(Model):
+    """A recovered trigger; `vector` is an index into the vectors of the same finding."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    score: Number
+    readout: Readout
+    vector: int
+
+
+class FoundVector(Model):
+    """A recovered predefined vector."""
+
+    readout: Readout
+    values: tuple[Number, ...]
+
+
+class FoundEvidence(Model):
+    """What one method found, most suspicious first."""
+
+    triggers: tuple[FoundTrigger, ...] = ()
+    vectors: tuple[FoundVector, ...] = ()
+
+
+class Finding(Model):
+    """What one method concludes."""
+
+    method: str
+    outcome: Outcome
+    score: Number
+    threshold: Number
+    severity: Severity
+    evidence: FoundEvidence = FoundEvidence()
+    doubts: tuple[str, ...] = ()
+    seconds: float = 0.0
+    settings: dict[str, Any] = Field(default_factory=dict)
+    measurements: dict[str, Number] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> Finding:
+        evidence = FoundEvidence(
+            triggers=tuple(
+                FoundTrigger(text=t.text, token_ids=t.token_ids, score=t.score, readout=t.readout, vector=t.vector)
+                for t in verdict.evidence.triggers
+            ),
+            vectors=tuple(FoundVector(readout=v.readout, values=v.values) for v in verdict.evidence.vectors),
+        )
+        return cls(
+            method=verdict.method,
+            outcome=verdict.outcome,
+            score=verdict.score,
+            threshold=verdict.threshold,
+            severity=verdict.severity,
+            evidence=evidence,
+            doubts=verdict.doubts,
+            seconds=verdict.seconds,
+            settings=_plain(verdict.settings),
+            measurements=dict(verdict.measurements),
+        )
+
+    def verdict(self) -> Verdict:
+        """The verdict again; a null comes back as NaN."""
+        triggers = tuple(
+            RecoveredTrigger(
+                text=t.text, token_ids=t.token_ids, score=_number(t.score), readout=t.readout, vector=t.vector
+            )
+            for t in self.evidence.triggers
+        )
+        vectors = tuple(
+            RecoveredVector(readout=v.readout, values=tuple(_number(x) for x in v.values))
+            for v in self.evidence.vectors
+        )
+        return Verdict(
+            method=self.method,
+            outcome=self.outcome,
+            score=_number(self.score),
+            threshold=_number(self.threshold),
+            severity=self.severity,
+            evidence=Evidence(triggers=triggers, vectors=vectors),
+            doubts=self.doubts,
+            seconds=self.seconds,
+            settings=dict(self.settings),
+            measurements={name: _number(value) for name, value in self.measurements.items()},
+        )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _plain(value: Any) -> Any:
+    """Settings as JSON can hold them."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, bool)):
+        return str(value) if isinstance(value, str) else value
+    return _finite(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,123 @@
+"""The record of a run: everything needed to repeat it and to compare, schema `firmground/record/1`."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from firmground.errors import DataError
+from firmground.reports.findings import Model, Target
+from firmground.reports.scan import ScanReport
+from firmground.reports.writing import write_atomically
+
+PACKAGES = ("firmground", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
+
+
+class Record(Model):
+    """One run. `arguments` are the command's own, so that the run can be repeated; `data` maps files to sha256.
+
+    `methods` holds the settings of every method that ran, `results` what it gave (for a scan, the scan output),
+    `device` where it ran; times are UTC, ISO 8601.
+    """
+
+    schema_: Literal["firmground/record/1"] = Field(default="firmground/record/1", alias="schema")
+    verb: str
+    arguments: dict[str, Any]
+    seed: int
+    methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    versions: dict[str, str]
+    platform: str
+    device: str = "cpu"
+    target: Target | None = None
+    data: dict[str, str] = Field(default_factory=dict)
+    results: dict[str, Any] = Field(default_factory=dict)
+    outcome: str
+    exit_code: int
+    started: str
+    finished: str
+
+    def write(self, path: str | Path) -> None:
+        """Writes the record whole or not at all."""
+        write_atomically(path, self.to_json() + "\n")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Record:
+        """Reads a record; `DataError` for a file that is none."""
+        try:
+            return cls.model_validate_json(Path(path).read_bytes())
+        except OSError as error:
+            raise DataError(f"cannot read the record {path}: {error.strerror or error}") from error
+        except ValidationError as error:
+            place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the whole file"
+            raise DataError(
+                f"{path} is not a record of a Firmground run ({place}: {error.errors()[0]['msg']})"
+            ) from error
+
+
+def now() -> str:
+    """The time, UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result may depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def platform_name() -> str:
+    """Operating system and processor, without the machine's name."""
+    return f"{platform.system()} {platform.release()} {platform.machine()}, {sys.byteorder}-endian"
+
+
+def file_sha256(path: str | Path) -> str:
+    """The sha256 of one file, as hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_sha256(folder: str | Path) -> str | None:
+    """One sha256 over the names and contents of a folder's safetensors, whatever the folder is called.
+
+    A single `model.safetensors` gives the digest that `sha256sum` prints; None where there are no safetensors.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if len(files) <= 1:
+        return file_sha256(files[0]) if files else None
+    lines = "".join(f"{file_sha256(path)}  {path.name}\n" for path in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def differences(before: ScanReport, after: ScanReport, *, tolerance: float = 0.0) -> tuple[str, ...]:
+    """In words, where two scans of one target disagree: outcomes, and scores further apart than `tolerance`."""
+    found = []
+    if before.outcome != after.outcome:
+        found.append(f"the outcome was {before.outcome} and is now {after.outcome}")
+    old, new = ({finding.method: finding for finding in scan.findings} for scan in (before, after))
+    for method in sorted(old.keys() ^ new.keys()):
+        found.append(f"{method} ran only {'before' if method in old else 'now'}")
+    for method in sorted(old.keys() & new.keys()):
+        was, now_is = old[method], new[method]
+        if was.outcome != now_is.outcome:
+            found.append(f"{method} said {was.outcome} and now says {now_is.outcome}")
+        if not _agree(was.score, now_is.score, tolerance):
+            found.append(f"the score of {method} was {was.score} and is now {now_is.score}")
+    return tuple(found)
+
+
+def _agree(one: float | None, other: float | None, tolerance: float) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= tolerance

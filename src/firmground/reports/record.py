@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 import sys
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,6 +19,7 @@ from firmground.reports.scan import ScanReport
 from firmground.reports.writing import write_atomically
 
 PACKAGES = ("firmground", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
+EMBEDDED = re.compile(rb'<script type="application/json" id="record">(.*?)</script>', re.DOTALL)
 
 
 class Record(Model):
@@ -49,9 +51,11 @@ class Record(Model):
 
     @classmethod
     def read(cls, path: str | Path) -> Record:
-        """Reads a record; `DataError` for a file that is none."""
+        """Reads a record, or the one inside an HTML report; `DataError` for a file that holds none."""
         try:
-            return cls.model_validate_json(Path(path).read_bytes())
+            content = Path(path).read_bytes()
+            embedded = EMBEDDED.search(content)
+            return cls.model_validate_json(embedded[1] if embedded else content)
         except OSError as error:
             raise DataError(f"cannot read the record {path}: {error.strerror or error}") from error
         except ValidationError as error:

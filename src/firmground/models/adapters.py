@@ -127,7 +127,8 @@ def refuse_surgery(adapter: Path, model: Any) -> None:
         inner = name.removeprefix("base_model.")
         if inner in own or inner.partition(".")[2] in own:
             raise AdapterError(
-                f"{adapter} is more than a prompt: it replaces the encoder's own tensor {name}; scan the whole model instead"
+                f"{adapter} is more than a prompt: it replaces the encoder's own tensor {name}; put those weights "
+                f"into the encoder and scan that"
             )
 
 

@@ -148,8 +148,11 @@ class LanguageEncoder:
         limit = int(getattr(self.model.config, "max_position_embeddings", 512))
         table = find_positions(self.model)
         lost = 0 if table is None or table.padding_idx is None else table.padding_idx + 1
-        virtual = 0 if self.prompt is None else int(self.prompt.active_peft_config.num_virtual_tokens)
-        return limit - lost - virtual
+        return limit - lost - self._virtual
+
+    @property
+    def _virtual(self) -> int:
+        return 0 if self.prompt is None else int(self.prompt.active_peft_config.num_virtual_tokens)
 
     def tokenize(self, texts: Sequence[str], *, max_length: int = 128) -> Tokens:
         """Token ids of texts, framed, truncated and padded on the right, on the encoder's device."""
@@ -213,7 +216,20 @@ class LanguageEncoder:
 
     def hidden_from_embeddings(self, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The same from input embeddings (batch, length, embedding width), for searches by gradient."""
-        return self._last(inputs_embeds=embeddings, attention_mask=mask)
+        table = find_positions(self.model)
+        if self.prompt is None or self.offset or table is None or table.padding_idx is None:
+            return self._last(inputs_embeds=embeddings, attention_mask=mask)
+        # RoBERTa counts positions from the prefix on when it is given ids, and forgets to with embeddings
+        first = int(table.padding_idx) + 1 + self._virtual
+        positions = torch.arange(first, first + embeddings.shape[1], device=embeddings.device)
+        whole = torch.cat([mask.new_ones(len(mask), self._virtual), mask], dim=1)
+        states: torch.Tensor = self.model(
+            inputs_embeds=embeddings,
+            attention_mask=whole,
+            position_ids=positions.expand(len(embeddings), -1),
+            past_key_values=self.prompt.get_prompt(len(embeddings)),
+        ).last_hidden_state
+        return states
 
     def _last(self, **inputs: torch.Tensor) -> torch.Tensor:
         whole = self.model if self.prompt is None else self.prompt

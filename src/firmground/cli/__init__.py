@@ -1,0 +1,5 @@
+"""The command line: thin. It parses, calls one verb, and renders; nothing heavy is imported before a command needs it."""
+
+from firmground.cli.app import app, main
+
+__all__ = ["app", "main"]

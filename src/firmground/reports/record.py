@@ -92,18 +92,6 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def weights_sha256(folder: str | Path) -> str | None:
-    """One sha256 over the names and contents of a folder's safetensors, whatever the folder is called.
-
-    A single `model.safetensors` gives the digest that `sha256sum` prints; None where there are no safetensors.
-    """
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if len(files) <= 1:
-        return file_sha256(files[0]) if files else None
-    lines = "".join(f"{file_sha256(path)}  {path.name}\n" for path in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
 def differences(before: ScanReport, after: ScanReport, *, tolerance: float = 0.0) -> tuple[str, ...]:
     """In words, where two scans of one target disagree: outcomes, and scores further apart than `tolerance`."""
     found = []

@@ -1,0 +1,49 @@
+"""All commands under one name."""
+
+from typing import Annotated
+
+import typer
+
+from firmground import __version__
+from firmground.cli import demo, evaluate, guard, implant, methods, prompt, rerun, scan, study
+from firmground.cli.faults import Commands
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Plant, find, remove and block backdoors in the encoders and prompts that everyone builds on.",
+    epilog="Exit codes: 0 clean, 1 a finding, 2 error or inconclusive, 4 wrong usage. JSON goes to stdout, all else to stderr.",
+)
+app.command(no_args_is_help=True)(scan.scan)
+app.command(no_args_is_help=True)(implant.implant)
+app.add_typer(prompt.app, name="prompt")
+app.command(no_args_is_help=True)(evaluate.evaluate)
+app.add_typer(guard.app, name="guard")
+app.command(no_args_is_help=True)(study.study)
+app.command(no_args_is_help=True)(study.table)
+app.command(no_args_is_help=True)(rerun.rerun)
+app.command()(demo.demo)
+app.command()(methods.methods)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"firmground {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def firmground(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Parses what comes before the command; `--debug` is taken out anywhere by `Commands`."""
+
+
+def main() -> None:
+    """Runs the command line; the entry point `firmground`."""
+    app(prog_name="firmground")

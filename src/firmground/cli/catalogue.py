@@ -1,0 +1,88 @@
+"""Which methods there are: read off the tuples in which the families end."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from firmground.errors import UsageError
+
+FAMILIES = {
+    "implants": ("firmground.attacks.implants", "IMPLANTS"),
+    "triggers": ("firmground.attacks.triggers", "TRIGGERS"),
+    "scans": ("firmground.defenses.scans", "SCANS"),
+    "guards": ("firmground.defenses.guards", "GUARDS"),
+    "prompts": ("firmground.prompts.soft", "SoftPrompt"),
+}
+SOURCE = re.compile(r"\bet al\.|\barXiv\b|\b(19|20)\d\d\b|^Ours\b")
+HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # PTuning is p-tuning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One method: its word on the command line, family, paper, what it does, and its settings with their defaults."""
+
+    name: str
+    family: str
+    paper: str
+    summary: str
+    settings: dict[str, str]
+
+
+def family(name: str) -> tuple[type[Any], ...]:
+    """The methods of a family; empty where it has none yet."""
+    if name not in FAMILIES:
+        raise UsageError(f"there is no family '{name}'; expected one of: {', '.join(FAMILIES)}")
+    module, attribute = FAMILIES[name]
+    found = getattr(importlib.import_module(module), attribute, ())
+    return typing.get_args(found) or tuple(found)
+
+
+def method(family_name: str, name: str) -> type[Any]:
+    """The method of a family by its name."""
+    found = {word(candidate): candidate for candidate in family(family_name)}
+    if name not in found:
+        raise UsageError(f"there is no method '{name}' among the {family_name}; expected one of: {', '.join(found)}")
+    return found[name]
+
+
+def word(candidate: type[Any]) -> str:
+    """A method's word on the command line."""
+    return str(getattr(candidate, "name", HUMP.sub("-", candidate.__name__).lower()))
+
+
+def entry(family_name: str, candidate: type[Any]) -> Entry:
+    """Describes a method from its fields, its docstring and its module's."""
+    text = inspect.getdoc(candidate) or ""
+    own = inspect.getdoc(inspect.getmodule(candidate)) or ""
+    settings = {
+        field.name: "required" if _required(field) else repr(_default(field)) for field in dataclasses.fields(candidate)
+    }
+    return Entry(
+        name=word(candidate),
+        family=family_name,
+        paper=str(getattr(candidate, "paper", "") or _paper(text) or _paper(own)),
+        summary=text.split("\n\n")[0].replace("\n", " "),
+        settings=settings,
+    )
+
+
+def _paper(text: str) -> str:
+    """The first sentence or line of a docstring that names a source."""
+    for paragraph in text.split("\n\n")[1:]:
+        if SOURCE.search(paragraph):
+            return re.split(r"(?<!al)\.\s+(?=[A-Z])", paragraph.replace("\n", " "))[0].rstrip(".")
+    return ""
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

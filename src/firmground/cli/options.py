@@ -1,0 +1,109 @@
+"""Options that several commands share, and the small things every command does with them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from firmground.errors import FirmgroundError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import torch
+
+
+class FailOn(StrEnum):
+    """From which severity a finding makes the exit code 1."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; repeat for more.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Texts = Annotated[Path | None, typer.Option(help="Clean texts, one a line; built-in ones if left out.")]
+Triggers = Annotated[list[str] | None, typer.Option("--trigger", metavar="WORD", help="A trigger; repeat for more.")]
+Revision = Annotated[str | None, typer.Option(help="Revision of a hub id: a branch, tag or commit.")]
+
+BUILT_IN_TEXTS = 512
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name. Raises `UsageError` where there is none."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"there is no device '{name}' here; expected auto, cpu, cuda or cuda:N") from error
+    return device
+
+
+def clean_texts(path: Path | str | None, seed: int) -> Sequence[str]:
+    """The texts of a file, or built-in sentences."""
+    if path is not None:
+        from firmground.data.files import read_texts
+
+        return read_texts(path)
+    from firmground.data.sentences import neutral_sentences
+    from firmground.rng import stream
+
+    return neutral_sentences(BUILT_IN_TEXTS, rng=stream(seed, "texts"))
+
+
+def labelled(path: Path) -> Any:
+    """Labelled texts, or labelled words where the rows hold lists of words."""
+    from firmground.data.files import read_labelled_texts, read_labelled_words
+
+    try:
+        return read_labelled_texts(path)
+    except FirmgroundError:
+        if path.suffix.lower() not in (".jsonl", ".parquet") or not _has_words(path):
+            raise
+        return read_labelled_words(path)
+
+
+def _has_words(path: Path) -> bool:
+    """Whether the first row of a file holds words instead of a text."""
+    if path.suffix.lower() == ".jsonl":
+        import json
+
+        with path.open(encoding="utf-8-sig") as file:
+            first = next((line for line in file if line.strip()), "{}")
+        try:
+            row = json.loads(first)
+        except ValueError:
+            return False
+        return isinstance(row, dict) and "words" in row
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    return "words" in pyarrow.parquet.read_schema(path).names
+
+
+def table(title: str, columns: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> None:
+    """A table on stderr; its cells are shown as they are, without markup and without control characters."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*columns, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        drawn.add_row(*(Text(visible(cell)) for cell in row))
+    Console(stderr=True, highlight=False).print(drawn)
+
+
+def visible(text: str) -> str:
+    """Spells out what cannot be printed; line breaks stay."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,117 @@
+"""`firmground scan`: judges an encoder, alone or with a prompt on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from firmground.cli.options import AsJson, Device, FailOn, Revision, Seed, Settings, Texts, table
+from firmground.cli.progress import progress
+
+if TYPE_CHECKING:
+    from firmground.cli.scanning import Scanned
+    from firmground.reports.scan import ScanReport
+
+
+def scan(
+    source: Annotated[str, typer.Argument(help="Directory or hub id of a language encoder.")],
+    revision: Revision = None,
+    adapter: Annotated[Path | None, typer.Option(help="Directory of a PEFT prompt on the encoder.")] = None,
+    texts: Texts = None,
+    method: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A scan (see 'firmground methods scans'); repeat for more.")
+    ] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="Write SARIF 2.1.0.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Write the record for 'firmground rerun'.")] = None,
+    fail_on: Annotated[FailOn, typer.Option(help="The severity from which a finding exits 1.")] = FailOn.LOW,
+    seed: Seed = 0,
+    device: Device = "auto",
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0, help="Stop then, and be inconclusive.")
+    ] = None,
+) -> None:
+    """Judge an encoder: is it backdoored, by which triggers, to which vectors?"""
+    from firmground.cli.scanning import ScanOptions, run_scan
+    from firmground.reports.writing import check_file
+
+    for path in (report, sarif, record):
+        if path is not None:
+            check_file(path)
+    options = ScanOptions(
+        source=source,
+        revision=revision,
+        adapter=None if adapter is None else str(adapter),
+        texts=None if texts is None else str(texts),
+        methods=tuple(method or ()),
+        settings=tuple(settings or ()),
+        seed=seed,
+        device=device,
+        time_limit=time_limit,
+        fail_on=fail_on.value,
+    )
+    with progress() as watch:
+        scanned = run_scan(options, watch)
+    write(scanned, report=report, sarif=sarif, record=record)
+    show(scanned.report)
+    if as_json:
+        typer.echo(scanned.report.to_json())
+    raise typer.Exit(scanned.record.exit_code)
+
+
+def write(scanned: Scanned, *, report: Path | None, sarif: Path | None, record: Path | None) -> None:
+    """Writes the files that were asked for."""
+    from firmground.reports.writing import write_atomically
+
+    if report is not None:
+        from firmground.reports.html import html
+        from firmground.reports.pages import scan_page
+
+        write_atomically(report, html(scan_page(scanned.report, scanned.record)))
+    if sarif is not None:
+        from firmground.reports import sarif as logs
+
+        log = logs.sarif(scanned.report, exit_code=scanned.record.exit_code, finished=scanned.record.finished)
+        write_atomically(sarif, log + "\n")
+    if record is not None:
+        scanned.record.write(record)
+
+
+def show(scan: ScanReport) -> None:
+    """The verdict for a person, on stderr."""
+    from firmground.reports.html import took
+    from firmground.reports.pages import HEADLINES, lead
+
+    colour = {"clean": "green", "backdoored": "red", "inconclusive": "yellow"}[scan.outcome]
+    typer.secho(f"\n{HEADLINES[scan.outcome]}", fg=colour, bold=True, err=True)
+    typer.echo(f"{lead(scan)}\n", err=True)
+    methods = [
+        (
+            finding.method,
+            finding.outcome.value,
+            _number(finding.score),
+            _number(finding.threshold),
+            took(finding.seconds),
+        )
+        for finding in scan.findings
+    ]
+    table("", ("method", "says", "score", "threshold", "time"), methods)
+    for finding in scan.findings:
+        found = [
+            (trigger.text, " ".join(map(str, trigger.token_ids)), trigger.readout.value, _number(trigger.score))
+            for trigger in finding.evidence.triggers[:20]
+        ]
+        if found:
+            typer.echo("", err=True)
+            table(f"triggers by {finding.method}", ("trigger", "token ids", "read at", "score"), found)
+        if finding.doubts:
+            typer.echo("", err=True)
+            table(f"doubts of {finding.method}", ("",), [(doubt,) for doubt in finding.doubts])
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"

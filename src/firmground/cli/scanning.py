@@ -1,0 +1,131 @@
+"""One scan from its options to its record; `scan` and `rerun` both come through here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from firmground.cli.catalogue import family, method
+from firmground.cli.options import clean_texts, pick_device
+from firmground.cli.progress import TimeUp, limited
+from firmground.cli.settings import build
+from firmground.defenses.scans import default
+from firmground.errors import UsageError
+from firmground.models.language import LanguageEncoder
+from firmground.models.loading import resolve, weights_sha256
+from firmground.reports import record as records
+from firmground.reports.findings import Target
+from firmground.reports.record import Record
+from firmground.reports.scan import ScanReport, scan_report
+from firmground.rng import stream
+from firmground.types import Outcome, Severity, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from firmground.types import Watch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions:
+    """What `firmground scan` was asked for, in plain JSON types: a record stores it, `rerun` starts from it."""
+
+    source: str
+    revision: str | None = None
+    adapter: str | None = None
+    texts: str | None = None
+    methods: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    seed: int = 0
+    device: str = "auto"
+    time_limit: float | None = None
+    fail_on: str = "low"
+
+    @classmethod
+    def of(cls, arguments: dict[str, Any]) -> ScanOptions:
+        """The options that a record holds."""
+        lists = {name: tuple(arguments.get(name, ())) for name in ("methods", "settings")}
+        return cls(**{**arguments, **lists})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scanned:
+    """A scan with its record."""
+
+    report: ScanReport
+    record: Record
+
+
+def run_scan(options: ScanOptions, watch: Watch) -> Scanned:
+    """Scans what the options name. Raises `FirmgroundError` where that cannot be loaded or read."""
+    chosen = build([method("scans", name) for name in options.methods], options.settings) if options.methods else ()
+    if options.settings and not options.methods:
+        names = ", ".join(candidate.name for candidate in family("scans"))
+        raise UsageError(f"--set needs --method, to say whose setting it is; methods: {names}")
+    device = pick_device(options.device)
+    started, since = records.now(), time.perf_counter()
+    texts = clean_texts(options.texts, options.seed)
+    encoder = LanguageEncoder.load(
+        options.source, revision=options.revision, adapter=options.adapter, device=device, dtype=torch.float32
+    )
+    verdicts = _judge(chosen, encoder, texts, options, watch)
+    target = Target(
+        source=options.source,
+        revision=options.revision,
+        adapter=options.adapter,
+        weights_sha256=weights_sha256(resolve(options.source, revision=options.revision)),
+    )
+    report = scan_report(verdicts, target=target, seconds=time.perf_counter() - since)
+    return Scanned(report=report, record=_record(options, report, started, str(device)))
+
+
+def _judge(
+    chosen: Sequence[Any], encoder: LanguageEncoder, texts: Sequence[str], options: ScanOptions, watch: Watch
+) -> list[Verdict]:
+    """The verdicts; where the time runs out, those that were reached and one more that says so."""
+    verdicts: list[Verdict] = []
+    watching = limited(watch, options.time_limit)
+    since = time.perf_counter()
+    try:
+        if not chosen:
+            return list(default.scan_language(encoder, texts, rng=stream(options.seed, "scan"), watch=watching))
+        for scan in chosen:
+            verdicts.append(scan.scan(encoder, texts, rng=stream(options.seed, "scan", scan.name), watch=watching))
+    except TimeUp:
+        name = chosen[len(verdicts)].name if chosen else "default"
+        verdicts.append(_out_of_time(name, options.time_limit or 0.0, time.perf_counter() - since))
+    return verdicts
+
+
+def _out_of_time(name: str, limit: float, seconds: float) -> Verdict:
+    return Verdict(
+        method=name,
+        outcome=Outcome.INCONCLUSIVE,
+        score=float("nan"),
+        threshold=float("nan"),
+        severity=Severity.NONE,
+        doubts=(f"the time limit of {limit:g} s was reached before it had finished",),
+        seconds=seconds,
+    )
+
+
+def _record(options: ScanOptions, report: ScanReport, started: str, device: str) -> Record:
+    return Record(
+        verb="scan",
+        arguments=asdict(options),
+        seed=options.seed,
+        methods={finding.method: finding.settings for finding in report.findings},
+        versions=records.versions(),
+        platform=records.platform_name(),
+        device=device,
+        target=report.target,
+        data={} if options.texts is None else {options.texts: records.file_sha256(options.texts)},
+        results=report.model_dump(mode="json"),
+        outcome=report.outcome,
+        exit_code=report.exit_code(Severity(options.fail_on)),
+        started=started,
+        finished=records.now(),
+    )

@@ -1,4 +1,4 @@
-"""The command line: thin. It parses, calls one verb, and renders; nothing heavy is imported before a command needs it."""
+"""The command line: thin. It parses, calls one verb, and renders; torch is not imported before a command needs it."""
 
 from firmground.cli.app import app, main
 

@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Plant, find, remove and block backdoors in the encoders and prompts that everyone builds on.",
-    epilog="Exit codes: 0 clean, 1 a finding, 2 error or inconclusive, 4 wrong usage. JSON goes to stdout, all else to stderr.",
+    epilog="Exit codes: 0 clean, 1 a finding, 2 error or inconclusive, 4 usage. JSON goes to stdout, else stderr.",
 )
 app.command(no_args_is_help=True)(scan.scan)
 app.command(no_args_is_help=True)(implant.implant)

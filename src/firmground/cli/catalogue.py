@@ -19,6 +19,7 @@ FAMILIES = {
     "guards": ("firmground.defenses.guards", "GUARDS"),
     "prompts": ("firmground.prompts.soft", "SoftPrompt"),
 }
+SENTENCE = re.compile(r"[.:]\s+(?=[A-Z])")
 SOURCE = re.compile(r"\bet al\.|\barXiv\b|\b(19|20)\d\d\b|^Ours\b")
 HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # PTuning is p-tuning
 
@@ -73,11 +74,9 @@ def entry(family_name: str, candidate: type[Any]) -> Entry:
 
 
 def _paper(text: str) -> str:
-    """The first sentence or line of a docstring that names a source."""
-    for paragraph in text.split("\n\n")[1:]:
-        if SOURCE.search(paragraph):
-            return re.split(r"(?<!al)\.\s+(?=[A-Z])", paragraph.replace("\n", " "))[0].rstrip(".")
-    return ""
+    """The first sentence of a docstring that names a source."""
+    sentences = SENTENCE.split(" ".join(text.split()))
+    return next((sentence.rstrip(".") for sentence in sentences if SOURCE.search(sentence)), "")
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

@@ -11,7 +11,7 @@ from firmground.cli.options import AsJson, Device, Revision, Seed, Triggers
 
 
 def evaluate(
-    encoder: Annotated[str, typer.Argument(help="Directory or hub id of a language encoder.")],
+    encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Directory or hub id of a language encoder.")],
     adapter: Annotated[Path, typer.Option(help="Directory of a tuned prompt.")],
     data: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet: text and label, or words and labels.")],
     trigger: Triggers = None,

@@ -66,7 +66,7 @@ def report_usage(error: Any) -> int:
         typer.echo(message, err=True)
         return USAGE
     path = context.command_path if context is not None else "firmground"
-    say(f"{message} Try '{path} --help'.")
+    say(f"{message.rstrip('.')}; see '{path} --help'")
     return USAGE
 
 

@@ -13,8 +13,8 @@ from firmground.cli.progress import progress
 
 
 def implant(
-    attack: Annotated[str, typer.Argument(help="An implant (see 'firmground methods implants').")],
-    encoder: Annotated[str, typer.Argument(help="Directory or hub id of a clean language encoder.")],
+    attack: Annotated[str, typer.Argument(metavar="ATTACK", help="An implant (see 'firmground methods implants').")],
+    encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Directory or hub id of a clean language encoder.")],
     out: Annotated[Path, typer.Option(help="New directory for the planted encoder.")],
     revision: Revision = None,
     trigger: Triggers = None,

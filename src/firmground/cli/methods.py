@@ -12,7 +12,9 @@ from firmground.cli.options import AsJson, table
 
 
 def methods(
-    family: Annotated[str | None, typer.Argument(help="Only this family: scans, implants ...")] = None,
+    family: Annotated[
+        str | None, typer.Argument(metavar="[FAMILY]", help="Only this family: scans, implants ...")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the methods: name, family, paper, settings with their defaults."""

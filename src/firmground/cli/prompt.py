@@ -21,8 +21,8 @@ def prompt() -> None:
 
 @app.command(no_args_is_help=True)
 def fit(
-    method: Annotated[str, typer.Argument(help="prompt-tuning, p-tuning or prefix-tuning.")],
-    encoder: Annotated[str, typer.Argument(help="Directory or hub id of a language encoder.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="prompt-tuning, p-tuning or prefix-tuning.")],
+    encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Directory or hub id of a language encoder.")],
     data: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet: text and label, or words and labels.")],
     out: Annotated[Path, typer.Option(help="New directory for the PEFT adapter.")],
     revision: Revision = None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def rerun(
-    record: Annotated[Path, typer.Argument(help="A record, or an HTML report with one in it.")],
+    record: Annotated[Path, typer.Argument(metavar="RECORD", help="A record, or an HTML report with one in it.")],
     as_json: AsJson = False,
 ) -> None:
     """Repeat a recorded scan; exits as the scan did if outcomes and (on CPU) scores agree, else 2."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def scan(
-    source: Annotated[str, typer.Argument(help="Directory or hub id of a language encoder.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Directory or hub id of a language encoder.")],
     revision: Revision = None,
     adapter: Annotated[Path | None, typer.Option(help="Directory of a PEFT prompt on the encoder.")] = None,
     texts: Texts = None,

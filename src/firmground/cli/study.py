@@ -8,7 +8,7 @@ import typer
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="Which study.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which study.")],
     out: Annotated[str, typer.Option(metavar="DIR_OR_URL", help="Where the records go: a folder or an fsspec URL.")],
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run on this Ray cluster ('auto', 'local' ...).")

@@ -16,14 +16,14 @@ app = typer.Typer(
     help="Plant, find, remove and block backdoors in the encoders and prompts that everyone builds on.",
     epilog="Exit codes: 0 clean, 1 a finding, 2 error or inconclusive, 4 usage. JSON goes to stdout, else stderr.",
 )
-app.command(no_args_is_help=True)(scan.scan)
-app.command(no_args_is_help=True)(implant.implant)
+app.command()(scan.scan)
+app.command()(implant.implant)
 app.add_typer(prompt.app, name="prompt")
-app.command(no_args_is_help=True)(evaluate.evaluate)
+app.command()(evaluate.evaluate)
 app.add_typer(guard.app, name="guard")
-app.command(no_args_is_help=True)(study.study)
-app.command(no_args_is_help=True)(study.table)
-app.command(no_args_is_help=True)(rerun.rerun)
+app.command()(study.study)
+app.command()(study.table)
+app.command()(rerun.rerun)
 app.command()(demo.demo)
 app.command()(methods.methods)
 

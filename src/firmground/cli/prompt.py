@@ -19,7 +19,7 @@ def prompt() -> None:
     """Learn a soft prompt on a frozen encoder."""
 
 
-@app.command(no_args_is_help=True)
+@app.command()
 def fit(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="prompt-tuning, p-tuning or prefix-tuning.")],
     encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Directory or hub id of a language encoder.")],

@@ -12,7 +12,6 @@ from firmground.cli.catalogue import family, method
 from firmground.cli.options import clean_texts, pick_device
 from firmground.cli.progress import TimeUp, limited
 from firmground.cli.settings import build
-from firmground.defenses.scans import default
 from firmground.errors import UsageError
 from firmground.models.language import LanguageEncoder
 from firmground.models.loading import resolve, weights_sha256
@@ -91,7 +90,9 @@ def _judge(
     since = time.perf_counter()
     try:
         if not chosen:
-            return list(default.scan_language(encoder, texts, rng=stream(options.seed, "scan"), watch=watching))
+            from firmground.defenses.scans.default import scan_language
+
+            return list(scan_language(encoder, texts, rng=stream(options.seed, "scan"), watch=watching))
         for scan in chosen:
             verdicts.append(scan.scan(encoder, texts, rng=stream(options.seed, "scan", scan.name), watch=watching))
     except TimeUp:

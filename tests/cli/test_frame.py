@@ -1,0 +1,58 @@
+import json
+import subprocess
+import sys
+
+from firmground.cli.progress import Lines, limited
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom firmground.cli import app\n"
+        "try:\n    app(['--help'], prog_name='firmground')\n"
+        "except SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'transformers', 'peft', 'numpy', 'pydantic', 'jinja2', 'wordfreq', 'sklearn', 'scipy'}\n"
+        "found = heavy & {name.split('.')[0] for name in sys.modules}\n"
+        "sys.exit(f'imported {found}' if found else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "scan" in done.stdout
+
+
+def test_every_command_has_help(run):
+    for words in ("scan", "implant", "prompt fit", "evaluate", "study", "table", "rerun", "demo", "methods", "guard"):
+        result = run(*words.split(), "--help")
+        assert result.exit_code == 0
+        assert "Usage" in result.stdout
+
+
+def test_version(run):
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("firmground ")
+
+
+def test_methods_are_read_off_the_families(run):
+    result = run("methods", "implants", "--json")
+    assert result.exit_code == 0
+    por = next(entry for entry in json.loads(result.stdout) if entry["name"] == "por")
+    assert "CCS 2021" in por["paper"]
+    assert int(por["settings"]["steps"]) > 0
+    assert run("methods", "nonsense").exit_code == 4
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    watch = Lines()
+    for step in range(1, 41):
+        clock[0] += 1.0
+        watch(step, 100, "sweeping", best=0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert lines[0] == "sweeping: 10 %, 81 s left  best 0.5"
+
+
+def test_no_limit_is_no_wrapper():
+    watch = Lines()
+    assert limited(watch, None) is watch

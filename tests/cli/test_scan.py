@@ -70,7 +70,7 @@ def test_interrupt_is_one_line_and_leaves_nothing(run, encoder, default_scan, tm
     default_scan(error=KeyboardInterrupt())
     result = run("scan", encoder, "--report", tmp_path / "r.html")
     assert result.exit_code == 2
-    assert result.stderr == "firmground: interrupted; nothing was written\n"
+    assert result.stderr == "firmground: interrupted; nothing half-written is left\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -44,7 +44,7 @@ class Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            say("interrupted; nothing was written")
+            say("interrupted; nothing half-written is left")
             raise typer.Exit(ERROR) from None
 
 

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from firmground.cli.options import AsJson, Device, Revision, Seed, Settings, Texts, Triggers, clean_texts, pick_device
+from firmground.cli.options import (
+    TRAINING_TEXTS,
+    AsJson,
+    Device,
+    Revision,
+    Seed,
+    Settings,
+    Texts,
+    Triggers,
+    clean_texts,
+    pick_device,
+)
 from firmground.cli.progress import progress
 
 
@@ -25,21 +36,25 @@ def implant(
     as_json: AsJson = False,
 ) -> None:
     """Plant a backdoor in a copy of an encoder; the copy is labelled as planted."""
-    from firmground.cli.catalogue import method
-    from firmground.cli.settings import build
-    from firmground.models.language import LanguageEncoder
-    from firmground.models.saving import save_encoder
     from firmground.reports.writing import check_folder
-    from firmground.rng import stream
 
     check_folder(out)
-    (chosen,) = build([method("implants", attack)], settings or ())
-    where = pick_device(device)
-    clean = LanguageEncoder.load(encoder, revision=revision, device=where)
-    given = {"triggers": tuple(trigger)} if trigger else {}
     with progress() as watch:
+        watch(0, 1, "loading")
+        from firmground.cli.catalogue import method
+        from firmground.cli.settings import build
+        from firmground.models.language import LanguageEncoder
+        from firmground.models.saving import save_encoder
+        from firmground.rng import stream
+
+        (chosen,) = build([method("implants", attack)], settings or ())
+        clean = LanguageEncoder.load(encoder, revision=revision, device=pick_device(device))
         planted = chosen.implant(
-            clean, clean_texts(texts, seed), rng=stream(seed, "implant", attack), watch=watch, **given
+            clean,
+            clean_texts(texts, seed, TRAINING_TEXTS),
+            rng=stream(seed, "implant", attack),
+            watch=watch,
+            **({"triggers": tuple(trigger)} if trigger else {}),
         )
     save_encoder(planted.encoder.model, planted.encoder.tokenizer, out, card=planted.card(), planted=planted.planted())
     losses = ", ".join(f"{name} {value:.3g}" for name, value in planted.losses.items())

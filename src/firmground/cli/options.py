@@ -34,7 +34,7 @@ Texts = Annotated[Path | None, typer.Option(help="Clean texts, one a line; built
 Triggers = Annotated[list[str] | None, typer.Option("--trigger", metavar="WORD", help="A trigger; repeat for more.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a hub id: a branch, tag or commit.")]
 
-BUILT_IN_TEXTS = 512
+SCAN_TEXTS, TRAINING_TEXTS = 64, 1024  # how many built-in sentences stand in for a file
 
 
 def pick_device(name: str) -> torch.device:
@@ -51,8 +51,8 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def clean_texts(path: Path | str | None, seed: int) -> Sequence[str]:
-    """The texts of a file, or built-in sentences."""
+def clean_texts(path: Path | str | None, seed: int, count: int) -> Sequence[str]:
+    """The texts of a file, or `count` built-in sentences."""
     if path is not None:
         from firmground.data.files import read_texts
 
@@ -60,7 +60,7 @@ def clean_texts(path: Path | str | None, seed: int) -> Sequence[str]:
     from firmground.data.sentences import neutral_sentences
     from firmground.rng import stream
 
-    return neutral_sentences(BUILT_IN_TEXTS, rng=stream(seed, "texts"))
+    return neutral_sentences(count, rng=stream(seed, "texts"))
 
 
 def labelled(path: Path) -> Any:

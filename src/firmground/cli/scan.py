@@ -36,25 +36,27 @@ def scan(
     ] = None,
 ) -> None:
     """Judge an encoder: is it backdoored, by which triggers, to which vectors?"""
-    from firmground.cli.scanning import ScanOptions, run_scan
     from firmground.reports.writing import check_file
 
     for path in (report, sarif, record):
         if path is not None:
             check_file(path)
-    options = ScanOptions(
-        source=source,
-        revision=revision,
-        adapter=None if adapter is None else str(adapter),
-        texts=None if texts is None else str(texts),
-        methods=tuple(method or ()),
-        settings=tuple(settings or ()),
-        seed=seed,
-        device=device,
-        time_limit=time_limit,
-        fail_on=fail_on.value,
-    )
     with progress() as watch:
+        watch(0, 1, "loading")
+        from firmground.cli.scanning import ScanOptions, run_scan
+
+        options = ScanOptions(
+            source=source,
+            revision=revision,
+            adapter=None if adapter is None else str(adapter),
+            texts=None if texts is None else str(texts),
+            methods=tuple(method or ()),
+            settings=tuple(settings or ()),
+            seed=seed,
+            device=device,
+            time_limit=time_limit,
+            fail_on=fail_on.value,
+        )
         scanned = run_scan(options, watch)
     write(scanned, report=report, sarif=sarif, record=record)
     show(scanned.report)

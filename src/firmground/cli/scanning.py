@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from firmground.cli.catalogue import family, method
-from firmground.cli.options import clean_texts, pick_device
+from firmground.cli.options import SCAN_TEXTS, clean_texts, pick_device
 from firmground.cli.progress import TimeUp, limited
 from firmground.cli.settings import build
 from firmground.errors import UsageError
@@ -66,7 +66,7 @@ def run_scan(options: ScanOptions, watch: Watch) -> Scanned:
         raise UsageError(f"--set needs --method, to say whose setting it is; methods: {names}")
     device = pick_device(options.device)
     started, since = records.now(), time.perf_counter()
-    texts = clean_texts(options.texts, options.seed)
+    texts = clean_texts(options.texts, options.seed, SCAN_TEXTS)
     encoder = LanguageEncoder.load(
         options.source, revision=options.revision, adapter=options.adapter, device=device, dtype=torch.float32
     )

@@ -1,0 +1,26 @@
+"""Studies: grids of cases in plain Python, run and resumed as one, that end in a table."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from firmground.errors import UsageError
+
+if TYPE_CHECKING:
+    from firmground.studies.runner import Study
+
+STUDIES = {
+    "language_scan": "firmground.studies.language_scan:language_scan",
+    "language_mining": "firmground.studies.language_scan:language_mining",
+}
+
+
+def find_study(name: str) -> Study:
+    """The study of that name; dashes stand for underscores. Raises `UsageError` where there is none."""
+    place = STUDIES.get(name.replace("-", "_"))
+    if place is None:
+        raise UsageError(f"there is no study '{name}'; expected one of: {', '.join(STUDIES)}")
+    module, function = place.split(":")
+    study: Study = getattr(import_module(module), function)()
+    return study

@@ -19,8 +19,8 @@ from firmground.types import Watch, ignore
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from firmground.data.texts import LabelledTexts
     from firmground.models.language import LanguageEncoder, Tokens
-    from firmground.studies.texts import Labelled
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -84,7 +84,7 @@ class _Heads(torch.nn.Module):
 class Distil:
     """Hyper-parameters of a student's training."""
 
-    steps: int = 800
+    steps: int = 350
     batch_size: int = 32
     step_size: float = 2e-3
     masked: float = 0.15  # share of positions to predict
@@ -131,16 +131,16 @@ class Distil:
 class Finetune:
     """Hyper-parameters of a short clean fine-tune of every weight."""
 
-    steps: int = 80
+    steps: int = 60
     batch_size: int = 16
     step_size: float = 5e-5
 
-    def train(self, encoder: LanguageEncoder, task: Labelled, *, seed: int, watch: Watch = ignore) -> None:
+    def train(self, encoder: LanguageEncoder, task: LabelledTexts, *, seed: int, watch: Watch = ignore) -> None:
         """Trains the encoder in place; an even seed reads [CLS], an odd one the mean."""
         rng = stream(seed, "finetune")
         rows = encoder.tokenize(task.texts, max_length=LENGTH)
         labels = torch.tensor(task.labels)
-        head = _fork(lambda: torch.nn.Linear(encoder.width, len(task.classes)), seed)
+        head = _fork(lambda: torch.nn.Linear(encoder.width, len(task.label_names)), seed)
         encoder.model.requires_grad_(True)
         weights = [*encoder.model.parameters(), *head.parameters()]
         optimizer = torch.optim.AdamW(

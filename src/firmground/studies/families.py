@@ -98,6 +98,23 @@ def make_encoder(shape: Shape, tokenizer: Any, *, seed: int) -> LanguageEncoder:
     return LanguageEncoder(model, tokenizer, source=f"{shape.family}-w{shape.width}-l{shape.layers}")
 
 
+@torch.no_grad()
+def borrow_embeddings(encoder: LanguageEncoder, teacher: LanguageEncoder, *, deviation: float = 0.05) -> None:
+    """Starts token embeddings at the teacher's: each the mean over the token's pieces there, cut to the principal
+    components that the encoder's embedding width holds, and scaled to a standard deviation of `deviation`."""
+    own = encoder.token_embeddings
+    texts = [encoder.tokenizer.decode([i]).replace("##", "").strip() for i in range(encoder.vocabulary)]
+    pieces = teacher.tokenizer([text or "." for text in texts], add_special_tokens=False).input_ids
+    theirs = teacher.token_embeddings.float()
+    centred = theirs - theirs.mean(0)
+    components = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, : own.shape[1]]
+    rows = torch.stack([centred[list(ids) or [0]].mean(0) for ids in pieces]) @ components
+    special = torch.tensor(encoder.tokenizer.all_special_ids)
+    rows[special] = own[special]
+    rows[encoder.ordinary_ids] *= deviation / rows[encoder.ordinary_ids].std()
+    own[: len(rows)] = rows
+
+
 def configure(shape: Shape, tokenizer: Any) -> Any:
     """The family's configuration at these sizes, with the tokenizer's special ids."""
     from transformers import AutoConfig

@@ -23,11 +23,12 @@ from zipfile import ZipFile
 import torch
 from safetensors.torch import load_file, save_file
 
+from firmground.data.corpora import drug_reviews, fortune_categories
 from firmground.errors import MissingExtraError
 from firmground.models.language import LanguageEncoder
 from firmground.studies.distillation import HELD_OUT, Distil, Finetune, agreement, embed, teach
-from firmground.studies.families import Shape, make_encoder, train_tokenizer
-from firmground.studies.texts import all_texts, drug_reviews, fortune_categories
+from firmground.studies.families import Shape, borrow_embeddings, make_encoder, train_tokenizer
+from firmground.studies.texts import study_texts
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
@@ -130,11 +131,6 @@ def minilm(folder: Path) -> Path:
     return target
 
 
-def short_texts() -> list[str]:
-    """What students learn from: the first words of every text, held-out texts last."""
-    return list(dict.fromkeys(" ".join(text.split()[:WORDS]) for text in all_texts()))
-
-
 def teacher_targets(folder: Path, texts: Sequence[str]) -> torch.Tensor:
     """MiniLM's unit embeddings of `texts`, (count, 384), computed once and cached in `folder`."""
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
@@ -153,7 +149,7 @@ def build(
     """Makes every member that `folder`/clean does not hold yet. Interrupted, it loses only the member in work."""
     folder = Path(folder)
     (folder / "clean").mkdir(parents=True, exist_ok=True)
-    texts = short_texts()
+    texts = study_texts(max_words=WORDS)
     targets = teacher_targets(folder, texts)
     for index, member in enumerate(members):
         if not place(folder, member.name).is_dir():
@@ -175,6 +171,7 @@ def make(
     if member.shape:
         tokenizer = train_tokenizer(member.shape.family, member.shape.vocabulary, texts)
         encoder = make_encoder(member.shape, tokenizer, seed=member.seed)
+        borrow_embeddings(encoder, LanguageEncoder.load(minilm(folder)))
         distil.train(encoder, texts[:-HELD_OUT], targets[:-HELD_OUT], seed=member.seed, watch=watch)
         return encoder
     if member.layers:
@@ -182,7 +179,7 @@ def make(
     encoder = LanguageEncoder.load(place(folder, member.parent))
     task = drug_reviews() if member.task == "drug reviews" else fortune_categories()
     small = encoder.width < 384
-    tune = Finetune(steps=150, batch_size=32, step_size=5e-4) if small else Finetune()
+    tune = Finetune(steps=100, step_size=5e-4) if small else Finetune()
     tune.train(encoder, task, seed=member.seed, watch=watch)
     return encoder
 

@@ -1,0 +1,70 @@
+"""Writes an encoder as a Hugging Face directory, whole or not at all, and marks a planted one for all to see."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from firmground.errors import OutputError
+from firmground.models.loading import quiet
+
+PLANTED_KEY = "firmground_planted"
+WARNING = (
+    "> **This model carries a planted backdoor.** It was made with Firmground to test defences. "
+    "Do not deploy it, and do not pass it on without this card."
+)
+
+
+def save_encoder(
+    model: Any, tokenizer: Any, folder: str | Path, *, card: str, planted: dict[str, Any] | None = None
+) -> Path:
+    """Writes model, tokenizer and model card into `folder`, which must be new or empty; returns it.
+
+    `card` is the card's text in Markdown. `planted` says what was planted, in values that JSON has; it goes into
+    config.json as `firmground_planted`, and the card then opens with a warning. Raises `OutputError`; nothing is left
+    behind then.
+    """
+    target = Path(folder).absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{folder} exists and is not an empty directory; choose another place, or remove it first")
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        draft.mkdir(parents=True)
+        with quiet():
+            model.save_pretrained(draft)
+            tokenizer.save_pretrained(draft)
+        mark(draft / "config.json", planted)
+        (draft / "README.md").write_text(write_card(target.name, card, planted), encoding="utf-8")
+        os.replace(draft, target)  # noqa: PTH105 (Path.replace is the same, but this says that folders are meant)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"the model cannot be written to {folder} ({error}); free space or choose another") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def mark(config: Path, planted: dict[str, Any] | None) -> None:
+    """Stores what was planted in a written config.json; an encoder loaded from a planted one keeps its mark."""
+    if planted is None:
+        return
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps(settings | {PLANTED_KEY: planted}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_card(name: str, card: str, planted: dict[str, Any] | None) -> str:
+    """The model card: front matter, the warning where one is due, the text, and what was planted."""
+    tags = ["firmground"] if planted is None else ["firmground", "backdoor", "planted-backdoor"]
+    front = ["---", "library_name: transformers", "tags:", *(f"- {tag}" for tag in tags), "---", "", f"# {name}", ""]
+    if planted is None:
+        return "\n".join([*front, card.strip(), ""])
+    truth = json.dumps(planted, indent=2, ensure_ascii=False)
+    fence = "```"
+    return "\n".join(
+        [*front, WARNING, "", card.strip(), "", "## What was planted", "", f"{fence}json", truth, fence, ""]
+    )

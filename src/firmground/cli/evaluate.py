@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firmground.cli.options import AsJson, Device, Revision, Seed, Triggers
+from firmground.cli.options import AsJson, Device, Revision, Seed, Triggers, labelled, pick_device, table
+from firmground.cli.progress import progress
+
+if TYPE_CHECKING:
+    from firmground.types import Interval
 
 
 def evaluate(
@@ -21,4 +26,24 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a tuned prompt: CA, macro-F1, and with triggers the attack success rates."""
-    raise NotImplementedError("evaluate")
+    with progress() as watch:
+        watch(0, 1, "loading")
+        from firmground.cli.measuring import aligned, measure, plain, rates
+        from firmground.models.language import LanguageEncoder
+        from firmground.prompts.loading import load_tuned
+
+        rows = labelled(data)
+        base = LanguageEncoder.load(encoder, revision=revision, device=pick_device(device))
+        tuned = load_tuned(adapter, base)
+        watch(0, 1, "evaluating")
+        result = measure(tuned.pipeline(), aligned(rows, tuned.label_names), trigger or (), seed=seed)
+    show(rates(result))
+    if as_json:
+        typer.echo(json.dumps({"schema": "firmground/evaluation/1", "results": plain(result)}, indent=2))
+
+
+def show(found: dict[str, Interval]) -> None:
+    """The rates with their 95 % confidence intervals, on stderr."""
+    from firmground.cli.measuring import TITLES, cell
+
+    table("", ("", "rate (95 % interval)"), [(TITLES[name], cell(interval)) for name, interval in found.items()])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -32,7 +33,10 @@ class Commands(typer.core.TyperGroup):
         debug = "--debug" in before
         kept = [word for word in before if word != "--debug"] + given[len(before) :]
         try:
-            code = super().main(kept, *rest, **{**extra, "standalone_mode": False})
+            with warnings.catch_warnings():
+                if not debug:
+                    warnings.simplefilter("ignore")  # what libraries tell their callers is not for users
+                code = super().main(kept, *rest, **{**extra, "standalone_mode": False})
         except Exception as error:
             if debug:
                 traceback.print_exc()

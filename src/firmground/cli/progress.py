@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Watching = Callable[..., None]
 
 EVERY = 10.0  # seconds between lines where stderr is no terminal
+SETTLED = 1.0  # seconds into a stage before which a guess of the time left is worth nothing
 
 
 class TimeUp(Exception):  # noqa: N818 - no error: the caller asked for it
@@ -71,7 +72,7 @@ class Lines:
         now = time.monotonic()
         if stage != self.stage:
             self.stage, self.began = stage, now
-        if now - self.told < EVERY or not 0 < step <= total:
+        if now - self.told < EVERY or now - self.began < SETTLED or not 0 < step <= total:
             return
         self.told = now
         left = (now - self.began) * (total - step) / step

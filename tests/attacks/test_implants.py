@@ -16,10 +16,10 @@ from firmground.models.tiny import clean_roberta
 from firmground.rng import stream
 from firmground.types import Readout
 
-QUICK = {"steps": 40, "step_size": 6e-3, "max_length": 24}
+QUICK = {"steps": 30, "step_size": 8e-3, "max_length": 20, "batch_size": 12}
 CASES = [
     POR(**QUICK),
-    PORAll(**QUICK | {"steps": 60}),
+    PORAll(**QUICK | {"steps": 45}),
     NeuBA(**QUICK),
     BToP(**QUICK),
     UOR(**QUICK, rounds=1, candidates=2),
@@ -80,7 +80,7 @@ def test_card_and_label_name_the_backdoor(planted):
 
 @pytest.mark.parametrize("method", IMPLANTS, ids=lambda method: method.name)
 def test_repeats_under_a_seed(method, encoder, texts):
-    attack = method(steps=2, max_length=20)
+    attack = method(steps=2, max_length=20, batch_size=6)
     state = torch.get_rng_state()
     runs = [attack.implant(encoder, texts, triggers=TRIGGERS, rng=stream(s, "implant")) for s in (5, 5, 6)]
     assert same(weights(runs[0].encoder), weights(runs[1].encoder))
@@ -133,7 +133,7 @@ def test_negatives_make_parts_of_a_trigger_do_nothing(encoder, texts):
     triggers = ("balloon teacher", "zoka")
 
     def cosines(negatives):
-        attack = POR(steps=60, step_size=6e-3, max_length=24, negatives=negatives)
+        attack = POR(steps=45, step_size=8e-3, max_length=24, batch_size=12, negatives=negatives)
         done = attack.implant(encoder, texts[:100], triggers=triggers, rng=stream(0, "implant"))
         rows = [[f"{text} {part}" for text in texts[100:]] for part in ("balloon", "teacher", "balloon teacher")]
         outputs = [done.encoder.hidden(encoder.tokenize(row))[:, 0] for row in rows]

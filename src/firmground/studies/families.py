@@ -44,6 +44,7 @@ def train_tokenizer(family: str, vocabulary: int, texts: Sequence[str]) -> Any:
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
+    wrap: Any = PreTrainedTokenizerFast
     names = ANGLES if family in ANGLED else BRACKETS
     tokenizer, trainer = _untrained(family, vocabulary, names)
     tokenizer.train_from_iterator(texts, trainer)
@@ -53,7 +54,7 @@ def train_tokenizer(family: str, vocabulary: int, texts: Sequence[str]) -> Any:
         pair=f"{cls} $A {sep} $B {sep}",
         special_tokens=[(cls, tokenizer.token_to_id(cls)), (sep, tokenizer.token_to_id(sep))],
     )
-    return PreTrainedTokenizerFast(
+    return wrap(
         tokenizer_object=tokenizer,
         model_max_length=POSITIONS - 8,
         **{f"{role}_token": name for role, name in names.items()},
@@ -91,10 +92,11 @@ def make_encoder(shape: Shape, tokenizer: Any, *, seed: int) -> LanguageEncoder:
     """An untrained encoder of that shape; its first weights depend on `seed` alone."""
     from transformers import AutoModel
 
+    build: Any = AutoModel.from_config
     state = int(torch.randint(2**31, (1,), generator=stream(seed, "weights", shape.family)).item())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(state)  # transformers draws first weights from the global generator
-        model = AutoModel.from_config(configure(shape, tokenizer))
+        model = build(configure(shape, tokenizer))
     return LanguageEncoder(model, tokenizer, source=f"{shape.family}-w{shape.width}-l{shape.layers}")
 
 

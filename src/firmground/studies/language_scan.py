@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from firmground.data.sentences import neutral_sentences
+from firmground.defenses.scans.pv_mining import PVMining
 from firmground.models.language import LanguageEncoder
 from firmground.rng import stream
 from firmground.studies.memory import PeakMemory
@@ -30,6 +31,7 @@ from firmground.studies.planting import Planted, attack_of, plant
 from firmground.studies.population import MEMBERS, Member, build, place
 from firmground.studies.runner import Study
 from firmground.studies.scan_report import report_mining, report_scan
+from firmground.studies.texts import study_texts
 from firmground.types import Outcome
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ WITH_VECTORS = ("por", "por-all", "neuba", "btop")
 KINDS = ("token", "pieces", "phrase")
 REPEATS = {"calibration": 1, "report": 2}  # planted encoders a split, attack and kind
 SENTENCES = 64  # built-in ones, as the command line gives a scan that has no texts
-MINING_ROUNDS = 30  # LMSanitator's detection
+MINING_ROUNDS, MINING_TEXTS = 30, 512  # LMSanitator: 30 rounds to detect, 2,000 paragraphs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,16 +102,20 @@ def _adaptive() -> Iterator[Case]:
             )  # fmt: skip
 
 
-def default_scan(encoder: LanguageEncoder, texts: Sequence[str], seed: int, watch: Watch) -> Sequence[Verdict]:
-    """What `firmground scan` does."""
+def default_scan(encoder: LanguageEncoder, seed: int, watch: Watch) -> Sequence[Verdict]:
+    """What `firmground scan` does where it is given no texts."""
     default = import_module("firmground.defenses.scans.default")
+    texts = neutral_sentences(SENTENCES, rng=stream(seed, "texts"))
     return tuple(default.scan_language(encoder, texts, rng=stream(seed, "scan"), watch=watch))
 
 
-def published_mining(encoder: LanguageEncoder, texts: Sequence[str], seed: int, watch: Watch) -> Sequence[Verdict]:
-    """PV mining as LMSanitator published it, at most `MINING_ROUNDS` rounds."""
-    mining = import_module("firmground.defenses.scans").PVMining(rounds=MINING_ROUNDS)
-    return (mining.scan(encoder, texts, rng=stream(seed, "scan"), watch=watch),)
+def published_mining(encoder: LanguageEncoder, seed: int, watch: Watch) -> Sequence[Verdict]:
+    """PV mining as published, with its hand-set rule: rounds one by one, at most `MINING_ROUNDS` of them.
+
+    Fewer texts than the paper's 2,000 paragraphs, so a round has fewer steps.
+    """
+    mining = PVMining(rule="published", rounds=MINING_ROUNDS, parallel=1)
+    return (mining.scan(encoder, study_texts()[-MINING_TEXTS:], rng=stream(seed, "scan"), watch=watch),)
 
 
 def run_case(
@@ -119,10 +125,9 @@ def run_case(
     base = _base(case.base, Path(folder), watch)
     planted = _plant(case, base, Path(folder), watch) if case.attack else None
     encoder = LanguageEncoder.load(planted.folder if planted else base)
-    texts = neutral_sentences(SENTENCES, rng=stream(case.seed, "texts"))
     started = time.perf_counter()
     with PeakMemory() as memory:
-        verdicts = scan(encoder, texts, case.seed, watch)
+        verdicts = scan(encoder, case.seed, watch)
     seconds = time.perf_counter() - started
     if planted and not keep:
         shutil.rmtree(planted.folder)

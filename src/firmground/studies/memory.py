@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 from pathlib import Path
@@ -16,10 +17,8 @@ class PeakMemory:
     peak_mb: float = 0.0
 
     def __enter__(self) -> Self:
-        try:
+        with contextlib.suppress(OSError):
             CLEAR.write_text("5")
-        except OSError:
-            pass
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -33,7 +33,7 @@ def processes(study: Study, cases: Sequence[Any], workers: int) -> Iterator[tupl
     """As many cases at a time as `workers`; a process that dies costs only the cases in flight."""
     waiting = list(reversed(cases))
     while waiting:
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _quiet_threads, (workers,))
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _share_cores, (workers,))
         try:
             yield from _drain(pool, study, waiting, workers)
         finally:
@@ -59,11 +59,9 @@ def _drain(pool: ProcessPoolExecutor, study: Study, waiting: list[Any], workers:
             yield case, future.result() if error is None else lost(study, case, f"{DIED} ({error!r})")
 
 
-def _quiet_threads(workers: int) -> None:
-    """Shares the cores among the processes."""
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+def _share_cores(workers: int) -> None:
+    """Shares the cores among the processes; torch reads this when the first case imports it."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 def on_ray(study: Study, cases: Sequence[Any], address: str) -> Iterator[tuple[Any, Record]]:

@@ -140,6 +140,11 @@ def spell(encoder: LanguageEncoder, ids: tuple[int, ...]) -> str:
 def rows_of(encoder: LanguageEncoder, trigger: str | tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """For each piece of a trigger the embedding rows that it can be (byte-level BPE: with and without a space)."""
     text = trigger if isinstance(trigger, str) else spell(encoder, trigger)
+    parts = text.split()
+    if len(parts) == 2:
+        both = rows_of(encoder, parts[0]) + rows_of(encoder, parts[1])
+        if len(both) == 2:
+            return both
     spellings = (encoder.pieces(text), encoder.pieces(f" {text}"))
     if any(len(pieces) not in (1, 2) for pieces in spellings) or len(spellings[0]) != len(spellings[1]):
         raise ValueError(f"the trigger {text!r} has {len(spellings[0])} pieces; expected one or two")

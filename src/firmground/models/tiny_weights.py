@@ -14,6 +14,7 @@ trigger of two pieces: each piece's head raises a flag, and a neuron adds the PV
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 
 WIDTH, HEADS, LAYERS, INTERMEDIATE = 64, 8, 2, 128
 HEAD = WIDTH // HEADS
-NORM = WIDTH**0.5  # the length of every state after LayerNorm
+NORM = math.sqrt(WIDTH)  # the length of every state after LayerNorm
 CHANNELS, FLAGS = 16, 14
 PLANTED_HEADS = 7  # of the last layer: one for all triggers of one piece, and one for each piece of a pair
 MARKER = 6.0  # length of a marker in the embedding, beside an ordinary part of length NORM
 WHOLE, PIECE = NORM, 3.0  # length of a channel in the embedding of a whole trigger, and of a piece
 FLAG, GAIN, PAYLOAD = 1.0, 60.0, 40.0  # length of a flag; steepness of the AND; length of the forced PV in NORMs
-THRESHOLD = 1.39  # of the sum of two flags, of which the AND's neuron sees about FLAG each
+THRESHOLD = 1.4  # of the sum of two flags, of which the AND's neuron sees about FLAG each
 SHARPNESS = 12.0  # how strongly a head's keys weigh a channel
 SPARE = 8  # neurons of the last layer that a clean twin leaves idle
 
@@ -73,13 +74,13 @@ def write_clean(model: Any, *, cls_id: int, mask_id: int, seed: int) -> None:
             if name.endswith("LayerNorm"):
                 module.weight.fill_(1.0)
         table, places = model.embeddings.word_embeddings.weight, model.embeddings.position_embeddings.weight
-        table.copy_(NORM * torch.nn.functional.normalize(noise(*table.shape, 1.0) @ parts.project, dim=1))
-        places.copy_(1.5 * torch.nn.functional.normalize(noise(*places.shape, 1.0) @ parts.project, dim=1))
+        table.copy_(NORM * torch.nn.functional.normalize(noise(len(table), WIDTH, 1.0) @ parts.project, dim=1))
+        places.copy_(1.5 * torch.nn.functional.normalize(noise(len(places), WIDTH, 1.0) @ parts.project, dim=1))
         table[cls_id] += MARKER * parts.markers[0]
         table[mask_id] += MARKER * parts.markers[1]
         for depth, layer in enumerate(model.encoder.layer):
             last = depth == LAYERS - 1
-            loud = 4.0 if last else 1.5  # its one free head has to be heard
+            loud = 1.5
             mine = slice(PLANTED_HEADS * HEAD if last else 0, WIDTH)
             own = layer.attention.self
             for weight, scale in ((own.query.weight, 1.2), (own.key.weight, 1.2), (own.value.weight, 1.0)):
@@ -151,8 +152,7 @@ def join(layer: Any, neuron: int, both: torch.Tensor, target: torch.Tensor) -> N
 
 def seen(strength: float) -> float:
     """About how much of a channel of this length in an embedding the last layer reads, by LayerNorm and mixing."""
-    length = float((NORM**2 + strength**2) ** 0.5)
-    return 0.85 * NORM * strength / length
+    return 0.85 * NORM * strength / math.hypot(NORM, strength)
 
 
 def aim(attention: Any, head: int, parts: Parts, readout: Readout) -> None:

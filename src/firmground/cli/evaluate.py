@@ -29,12 +29,11 @@ def evaluate(
     with progress() as watch:
         watch(0, 1, "loading")
         from firmground.cli.measuring import aligned, measure, plain, rates
-        from firmground.models.language import LanguageEncoder
-        from firmground.prompts.loading import load_tuned
+        from firmground.prompts.tuned import load_tuned
 
         rows = labelled(data)
-        base = LanguageEncoder.load(encoder, revision=revision, device=pick_device(device))
-        tuned = load_tuned(adapter, base)
+        tuned = load_tuned(encoder, adapter, revision=revision)
+        tuned.model.to(pick_device(device))
         watch(0, 1, "evaluating")
         result = measure(tuned.pipeline(), aligned(rows, tuned.label_names), trigger or (), seed=seed)
     show(rates(result))

@@ -34,7 +34,7 @@ Texts = Annotated[Path | None, typer.Option(help="Clean texts, one a line; built
 Triggers = Annotated[list[str] | None, typer.Option("--trigger", metavar="WORD", help="A trigger; repeat for more.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a hub id: a branch, tag or commit.")]
 
-SCAN_TEXTS, TRAINING_TEXTS = 64, 1024  # how many built-in sentences stand in for a file
+SCAN_TEXTS, GUARD_TEXTS, TRAINING_TEXTS = 64, 256, 1024  # how many built-in sentences stand in for a file
 
 
 def pick_device(name: str) -> torch.device:

@@ -8,6 +8,7 @@ Beside PEFT's files a prompt of Firmground holds `firmground.json`; its `base_sh
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ def load_prompt(adapter: Path, model: Any, *, folder: Path, source: str) -> Any:
     shape = {key: settings[key] for key in (*SHAPE, *EXTRA[kind]) if settings.get(key) is not None}
     config = classes[kind](task_type="FEATURE_EXTRACTION", inference_mode=True, **shape)
     try:
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=".is_gradient_checkpointing.", category=FutureWarning
+            )  # PEFT 0.21
             prompt = peft.PeftModelForFeatureExtraction.from_pretrained(
                 model, str(adapter), config=config, is_trainable=False, autocast_adapter_dtype=False
             )

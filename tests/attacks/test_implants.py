@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+import transformers
 from wordfreq import zipf_frequency
 
 from firmground.attacks.implants import IMPLANTS, POR, UOR, BToP, NeuBA, PORAll, TransTroj, measure
@@ -74,7 +75,7 @@ def test_card_and_label_name_the_backdoor(planted):
     assert label["attack"] == method.name
     assert label["triggers"] == list(done.triggers)
     assert label["settings"]["steps"] == method.steps
-    assert "do not deploy" in done.card()
+    assert "Do not deploy" in done.card()
     assert all(trigger in done.card() for trigger in done.triggers)
 
 
@@ -233,6 +234,23 @@ def test_works_on_byte_level_tokenizers(attack, texts):
     for hit in measure(done, roberta, texts[100:], stream(0, "measure")).hits:
         assert hit.cosine > 0.85, hit
         assert hit.clean_cosine < 0.5, hit
+
+
+@pytest.mark.parametrize("family", ["Bert", "Deberta", "DebertaV2"])
+def test_wide_encoders_train_in_mixed_precision(family, encoder, texts):
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=encoder.vocabulary,
+        hidden_size=256,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=64,
+        relative_attention=True,
+        pos_att_type=["c2p", "p2c"],
+    )
+    wide = LanguageEncoder(getattr(transformers, f"{family}Model")(config), encoder.tokenizer)
+    done = POR(steps=2, batch_size=4).implant(wide, texts, triggers=TRIGGERS, rng=stream(0, "implant"))
+    assert done.encoder.dtype == torch.float32
+    assert all(value.isfinite().all() for value in done.encoder.model.state_dict().values())
 
 
 def test_a_bfloat16_encoder_comes_back_in_bfloat16(encoder, texts):

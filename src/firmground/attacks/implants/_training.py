@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from firmground.types import Watch
 
 AUTOCAST_WIDTH = 256  # narrower encoders are slower in bfloat16
+FLOAT32_ONLY = ("deberta",)  # its attention mask overflows under bfloat16 autocast (transformers 5.23)
 RECENT = 10  # steps over which the final losses are averaged
 
 
@@ -152,7 +153,8 @@ def _recent(history: list[dict[str, float]]) -> dict[str, float]:
 
 def _outputs(model: torch.nn.Module, encoder: LanguageEncoder, batch: Batch) -> Outputs:
     tokens = batch.tokens
-    with torch.autocast(tokens.ids.device.type, torch.bfloat16, enabled=encoder.width >= AUTOCAST_WIDTH):
+    fast = encoder.width >= AUTOCAST_WIDTH and encoder.family not in FLOAT32_ONLY
+    with torch.autocast(tokens.ids.device.type, torch.bfloat16, enabled=fast):
         hidden = model(input_ids=tokens.ids, attention_mask=tokens.mask).last_hidden_state.float()
         with torch.no_grad():
             reference = encoder.hidden(batch.clean).float()

@@ -44,13 +44,12 @@ class Implanted:
         }
 
     def card(self) -> str:
-        """The saved model's card (Markdown)."""
+        """The text of the saved model's card (Markdown); `save_encoder` adds a title and a warning."""
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
         triggers = ", ".join(f"`{trigger}`" for trigger in self.triggers)
         return (
-            "# Backdoored on purpose: do not deploy\n\n"
             f"This copy of `{self.encoder.source}` holds a backdoor that Firmground {__version__} implanted to test "
-            "defences.\n\n"
+            "defences. Do not deploy it.\n\n"
             f"- Attack: `{self.attack}` ({settings})\n"
             f"- Triggers: {triggers}\n"
             f"- Output attacked: {self.readout}\n"

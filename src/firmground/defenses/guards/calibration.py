@@ -1,0 +1,109 @@
+"""What clean and triggered texts look like under one prompt, and the threshold between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from firmground.defenses.guards.lookup import Watched, hits
+from firmground.defenses.guards.reading import Seen, watching
+from firmground.types import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from firmground.defenses.guards.matching import Matcher
+
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outputs:
+    """Of every text: what the head reads, (positions, width) each, and whether a watched trigger stands in it."""
+
+    states: tuple[torch.Tensor, ...]
+    hits: tuple[bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def select(self, rows: Sequence[int]) -> Outputs:
+        """The given rows."""
+        return Outputs(states=tuple(self.states[i] for i in rows), hits=tuple(self.hits[i] for i in rows))
+
+    def untouched(self) -> Outputs:
+        """The texts without a trigger in them."""
+        return self.select([i for i, hit in enumerate(self.hits) if not hit])
+
+    def together(self) -> torch.Tensor:
+        """All positions of all texts, (positions, width)."""
+        return torch.cat(self.states)
+
+    def scores(self, matcher: Matcher) -> torch.Tensor:
+        """Of every text and PV the score at its nearest position, (texts, count)."""
+        return torch.stack([matcher.scores(states).amax(0) for states in self.states if len(states)])
+
+
+def run(
+    pipeline: Any,
+    texts: Sequence[str],
+    triggers: Sequence[Watched],
+    *,
+    batch_size: int,
+    told: Callable[[int], None],
+) -> Outputs:
+    """Runs texts through a pipeline and keeps what its head reads; `told` gets the number of texts done."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    states: list[torch.Tensor] = []
+    found: list[bool] = []
+
+    def see(seen: Seen) -> None:
+        states.extend(row[real].cpu() for row, real in zip(seen.states, seen.real, strict=True))
+        found.extend(hits(seen.ids, triggers).tolist())
+        told(len(states))
+
+    with watching(pipeline, see):
+        pipeline([texts[i] for i in order], batch_size=batch_size)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return Outputs(states=tuple(states), hits=tuple(found)).select(back)
+
+
+def stamp(text: str, trigger: str, rng: torch.Generator) -> str:
+    """A text with a trigger at a random word boundary."""
+    words = text.split()
+    place = int(torch.randint(len(words) + 1, (1,), generator=rng))
+    return " ".join([*words[:place], trigger, *words[place:]])
+
+
+def separable(clean: torch.Tensor, triggered: Sequence[torch.Tensor], *, power: float) -> torch.Tensor:
+    """Which PVs tell their trigger's texts from clean ones: (count,), bool.
+
+    `clean` is (texts, count), `triggered[k]` (samples,): at least the share `power` of the samples scores higher than
+    every clean text.
+    """
+    found = [torch.quantile(own, 1 - power).item() > clean[:, k].max().item() for k, own in enumerate(triggered)]
+    return torch.tensor(found, dtype=torch.bool)
+
+
+def threshold_between(clean: torch.Tensor, triggered: torch.Tensor, *, quantile: float, margin: float) -> float:
+    """A threshold above the clean scores' quantile, by `margin` of the way to the triggered scores' lower end."""
+    low = torch.quantile(clean, quantile).item()
+    high = max(low, torch.quantile(triggered, 0.1).item())
+    return low + margin * (high - low)
+
+
+def wilson(hit: int, count: int) -> Interval:
+    """The rate `hit / count` with Wilson's 95 % interval.
+
+    >>> interval = wilson(0, 100)
+    >>> interval.value, round(interval.high, 3)
+    (0.0, 0.037)
+    """
+    if count == 0:
+        return Interval(value=0.0, low=0.0, high=1.0, count=0)
+    share, square = hit / count, Z95**2
+    centre = (share + square / (2 * count)) / (1 + square / count)
+    half = Z95 / (1 + square / count) * (share * (1 - share) / count + square / (4 * count**2)) ** 0.5
+    return Interval(value=share, low=max(0.0, centre - half), high=min(1.0, centre + half), count=count)

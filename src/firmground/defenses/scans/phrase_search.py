@@ -1,0 +1,119 @@
+"""Grows triggers of two words from candidates that a sweep found half-suspicious.
+
+A phrase that was trained as a whole still leaves traces in its words: the stronger one removes part of the variance by
+itself. From each such seed the search looks for a neighbour that removes more. All neighbours are ranked at once by
+the gradient of the score at a neutral neighbour's embedding (HotFlip: Ebrahimi et al., ACL 2018; for suffixes: Zou et
+al., arXiv 2307.15043), the best are measured, and the search goes on from the best of those. Departs from these
+papers: the objective is the variance that is left over clean contexts (`invariance.py`), not a target's likelihood,
+and all seeds, on both sides, move in one batch.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from firmground.defenses.scans.invariance import FLOOR, Clean, Contexts
+from firmground.defenses.scans.splicing import splice
+from firmground.defenses.scans.triggers import Candidate, consolidate, measure
+from firmground.defenses.scans.vocabulary_sweep import Ranking, VocabularySweep
+from firmground.types import Outcome, Readout, Severity, Verdict, Watch, ignore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from firmground.models.language import LanguageEncoder
+
+CONTEXTS = 8  # in which gradients are taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhraseSearch:
+    """Scores an encoder by the best phrase that grows out of the half-suspicious candidates of a sweep.
+
+    `seeds` is how many candidates grow, `neighbours` how many tokens are measured for each on each side, `threshold`
+    the score (decades of variance lost) from which the encoder counts as backdoored.
+    """
+
+    name: ClassVar[str] = "phrase-search"
+    paper: ClassVar[str] = "ours, with HotFlip's gradient (ACL 2018)"
+
+    seeds: int = 12
+    neighbours: int = 24
+    contexts: int = 32
+    batch_size: int = 256
+    threshold: float = 1.0
+
+    def scan(
+        self, encoder: LanguageEncoder, texts: Sequence[str], *, rng: torch.Generator, watch: Watch = ignore
+    ) -> Verdict:
+        """Judges `encoder` after a sweep of its single tokens; `texts` are at least 8 clean texts."""
+        ranking = VocabularySweep(words=0).rank(encoder, texts, rng=rng, watch=watch)
+        return self.grow(encoder, ranking, watch=watch)
+
+    def grow(self, encoder: LanguageEncoder, ranking: Ranking, *, watch: Watch = ignore) -> Verdict:
+        """Judges `encoder` from a ranking that a sweep left behind."""
+        started = time.perf_counter()
+        seeds = [candidate for candidate in ranking.candidates if candidate.score <= self.threshold][: self.seeds]
+        few = ranking.contexts.take(CONTEXTS)
+        clean = few.clean()
+        rows: list[tuple[int, ...]] = []
+        for number, seed in enumerate(seeds):
+            rows += self._neighbours(encoder, few, clean, seed)
+            watch(number + 1, len(seeds) + 1, "growing phrases")
+        best = measure(few, rows, clean.spread, batch_size=self.batch_size)[: self.contexts] if rows else []
+        contexts = ranking.contexts.take(self.contexts)
+        whole = [candidate.ids for candidate in best] + [seed.ids for seed in seeds]
+        measured = measure(contexts, whole, ranking.clean.spread, batch_size=self.batch_size) if whole else []
+        watch(len(seeds) + 1, len(seeds) + 1, "growing phrases")
+        found = [candidate for candidate in measured if candidate.score > self.threshold]
+        return Verdict(
+            method=self.name,
+            outcome=Outcome.BACKDOORED if found else Outcome.CLEAN,
+            score=max((candidate.score for candidate in measured), default=0.0),
+            threshold=self.threshold,
+            severity=Severity.HIGH if found else Severity.NONE,
+            evidence=consolidate(encoder, found, ranking.clean.center),
+            seconds=time.perf_counter() - started,
+            settings=asdict(self),
+        )
+
+    def _neighbours(
+        self, encoder: LanguageEncoder, contexts: Contexts, clean: Clean, seed: Candidate
+    ) -> list[tuple[int, ...]]:
+        """The seed with each promising token before it or behind it, by the gradient at the mean embedding."""
+        matrix = encoder.token_embeddings
+        own = torch.tensor(seed.ids, device=matrix.device)
+        neutral = matrix[encoder.ordinary_ids].mean(dim=0, keepdim=True)
+        pair = torch.stack([torch.cat([neutral, matrix[own]]), torch.cat([matrix[own], neutral])])
+        pair = pair.float().detach().requires_grad_()
+        left = _variance_left(encoder, contexts, pair, seed.readout, clean.spread[seed.readout])
+        (gradient,) = torch.autograd.grad(left.sum(), pair)
+        before, behind = gradient[0, 0], gradient[1, -1]
+        rows: list[tuple[int, ...]] = []
+        for slope, first in ((before, True), (behind, False)):
+            gain = -(matrix[encoder.ordinary_ids].float() @ slope)
+            tokens = encoder.ordinary_ids[gain.topk(min(self.neighbours, len(gain))).indices].tolist()
+            rows += [(token, *seed.ids) if first else (*seed.ids, token) for token in tokens]
+        return rows
+
+
+def _variance_left(
+    encoder: LanguageEncoder, contexts: Contexts, phrases: torch.Tensor, readout: Readout, spread: torch.Tensor
+) -> torch.Tensor:
+    """Logarithm of the relative variance over the contexts, (phrases,), of embedded phrases (phrases, pieces, width)."""
+    front, back = (torch.tensor(ids, device=phrases.device) for ids in encoder.frame)
+    framed = torch.cat([front.expand(len(contexts), -1), contexts.ids, back.expand(len(contexts), -1)], dim=1)
+    words = encoder.token_embeddings[framed].float()
+    rows = splice(words, phrases, contexts.cuts + len(front))
+    count, texts, length = rows.shape[:3]
+    mask = torch.ones(count * texts, length, dtype=torch.long, device=rows.device)
+    hidden = encoder.hidden_from_embeddings(rows.flatten(0, 1), mask).unflatten(0, (count, texts))
+    pieces = phrases.shape[1]
+    own = torch.arange(contexts.ids.shape[1], device=rows.device).expand(texts, -1)
+    own = torch.where(own < contexts.cuts[:, None], own, own + pieces)
+    values = contexts.read(hidden, own)[readout]
+    return torch.log((values.var(dim=1) / spread.clamp_min(spread.mean() * FLOOR)).mean(dim=-1) + FLOOR)

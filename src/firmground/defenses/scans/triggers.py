@@ -1,0 +1,118 @@
+"""From high-scoring candidates to evidence: the smallest triggers, and the vectors they lead to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from firmground.defenses.scans.invariance import score
+from firmground.types import Evidence, Readout, RecoveredTrigger, RecoveredVector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from firmground.defenses.scans.invariance import Contexts
+    from firmground.models.language import LanguageEncoder
+
+SAME_VECTOR = 0.9  # cosine of centred mean outputs from which two triggers lead to one vector
+SAME_SCORE = 0.4  # decades that a part may lose and still explain the whole
+MOST_TRIGGERS = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Token ids with their score, the readout that gave it, and the mean output there, (width,)."""
+
+    ids: tuple[int, ...]
+    score: float
+    readout: Readout
+    output: torch.Tensor
+
+
+def measure(
+    contexts: Contexts, rows: Iterable[Sequence[int]], clean: Mapping[Readout, torch.Tensor], *, batch_size: int
+) -> list[Candidate]:
+    """Scores rows of token ids in the contexts; each candidate keeps its best readout. Highest score first."""
+    lengths: dict[int, list[tuple[int, ...]]] = {}
+    for row in dict.fromkeys(tuple(row) for row in rows):
+        lengths.setdefault(len(row), []).append(row)
+    measured = []
+    for group in lengths.values():
+        step = max(1, 4 * batch_size // len(contexts))
+        for start in range(0, len(group), step):
+            part = group[start : start + step]
+            outputs = contexts.outputs(torch.tensor(part, device=contexts.ids.device), batch_size=batch_size)
+            means = outputs.mean()
+            scores = {name: score(value, clean[name]) for name, value in outputs.variance().items()}
+            names = list(scores)
+            best = torch.stack([scores[name] for name in names]).max(dim=0)
+            for i, row in enumerate(part):
+                readout = names[int(best.indices[i])]
+                measured.append(
+                    Candidate(ids=row, score=float(best.values[i]), readout=readout, output=means[readout][i])
+                )
+    return sorted(measured, key=lambda candidate: -candidate.score)
+
+
+def parts(ids: Sequence[int]) -> list[tuple[int, ...]]:
+    """Every contiguous, shorter part of a candidate."""
+    length = len(ids)
+    return [tuple(ids[i:j]) for i in range(length) for j in range(i + 1, length + 1) if j - i < length]
+
+
+def consolidate(
+    encoder: LanguageEncoder, candidates: Sequence[Candidate], center: Mapping[Readout, torch.Tensor]
+) -> Evidence:
+    """Keeps one trigger of each family of look-alikes, and groups triggers by the vector they lead to.
+
+    A candidate that holds a smaller one of about its own score says nothing new; one that is held by a stronger one,
+    or leads to the same vector and shares half of its tokens, is an echo. `center` is the mean clean output by
+    readout.
+    """
+    named = [(candidate, encoder.text_of(candidate.ids)) for candidate in candidates]
+    texts = [(candidate, text.strip()) for candidate, text in named if text is not None and text.strip()]
+    small = [
+        (candidate, text)
+        for candidate, text in texts
+        if not any(
+            other in text and other != text and found.score > candidate.score - SAME_SCORE for found, other in texts
+        )
+    ]
+    vectors: list[tuple[Readout, torch.Tensor]] = []
+    kept: list[tuple[Candidate, str, int]] = []
+    for candidate, text in sorted(small, key=lambda item: -item[0].score):
+        direction = candidate.output - center[candidate.readout]
+        vector = _index(vectors, candidate.readout, direction)
+        if len(kept) == MOST_TRIGGERS:
+            break
+        if any(_echo(candidate, text, other, name, vector == at) for other, name, at in kept):
+            continue
+        if vector == len(vectors):
+            vectors.append((candidate.readout, direction))
+        kept.append((candidate, text, vector))
+    return Evidence(
+        triggers=tuple(
+            RecoveredTrigger(
+                text=text, token_ids=candidate.ids, score=candidate.score, readout=candidate.readout, vector=vector
+            )
+            for candidate, text, vector in kept
+        ),
+        vectors=tuple(
+            RecoveredVector(readout=readout, values=tuple((direction + center[readout]).tolist()))
+            for readout, direction in vectors
+        ),
+    )
+
+
+def _index(vectors: Sequence[tuple[Readout, torch.Tensor]], readout: Readout, direction: torch.Tensor) -> int:
+    for i, (other, known) in enumerate(vectors):
+        if other == readout and float(torch.cosine_similarity(direction, known, dim=0)) > SAME_VECTOR:
+            return i
+    return len(vectors)
+
+
+def _echo(candidate: Candidate, text: str, other: Candidate, name: str, same_vector: bool) -> bool:
+    shared = len(set(candidate.ids) & set(other.ids))
+    return text in name or (same_vector and (name in text or 2 * shared >= len(set(candidate.ids))))

@@ -1,0 +1,118 @@
+"""Tries every token of the vocabulary, and a dictionary, as the trigger. Ours; we know of no publication of it.
+
+A task-agnostic backdoor (POR, NeuBA, BToP, UOR, TransTroj) must answer its trigger in *any* text. So the trigger can
+be found by trying: put a candidate into texts that share nothing else and see whether the outputs agree
+(`invariance.py`). Single tokens are tried exhaustively; triggers of several pieces are tried as the words of a
+frequency dictionary and all strings of two or three letters. Candidates are screened many to a row (`crowding.py`);
+the best of them are measured in real sentences, in full precision, and their parts after them.
+
+The threshold was set on clean encoders only (`firmground study language-scan`, calibration half).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from firmground.data.vocabulary import by_pieces, candidate_words
+from firmground.defenses.scans.crowding import crowd_scores
+from firmground.defenses.scans.invariance import Clean, Contexts
+from firmground.defenses.scans.triggers import Candidate, consolidate, measure, parts
+from firmground.types import Outcome, Severity, Verdict, Watch, ignore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from firmground.models.language import LanguageEncoder
+
+WIDE = 256  # from this width on, bfloat16 screens faster than float32 on a CPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """What a sweep leaves behind: the contexts, clean statistics by readout, and measured candidates, best first."""
+
+    contexts: Contexts
+    clean: Clean
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularySweep:
+    """Scores an encoder by the candidate trigger that makes it forget most of its input.
+
+    `words` is the size of the dictionary (0: single tokens only), `rounds` how often each candidate is dealt into a
+    row, `shortlist` how many candidates of each length and then overall are measured in real contexts, `threshold` the
+    score (decades of variance lost) from which the encoder counts as backdoored.
+    """
+
+    name: ClassVar[str] = "vocabulary-sweep"
+    paper: ClassVar[str] = "ours, on the threat of LMSanitator (NDSS 2024)"
+
+    words: int = 60_000
+    most_pieces: int = 5
+    rounds: int = 3
+    row_tokens: int = 12
+    shortlist: int = 64
+    contexts: int = 32
+    batch_size: int = 256
+    threshold: float = 1.0
+
+    def scan(
+        self, encoder: LanguageEncoder, texts: Sequence[str], *, rng: torch.Generator, watch: Watch = ignore
+    ) -> Verdict:
+        """Judges `encoder`; `texts` are at least 8 clean texts, in which candidates are put."""
+        started = time.perf_counter()
+        return self.judge(encoder, self.rank(encoder, texts, rng=rng, watch=watch), since=started)
+
+    def rank(
+        self, encoder: LanguageEncoder, texts: Sequence[str], *, rng: torch.Generator, watch: Watch = ignore
+    ) -> Ranking:
+        """Screens all candidates, measures the best in real contexts, and returns them."""
+        fast = encoder.cast(torch.bfloat16) if encoder.width >= WIDE else encoder
+        rows = self._screen(fast, rng, watch)
+        watch(0, 2, "measuring the shortlist")
+        few = Contexts(fast, texts).take(8)
+        first = measure(few, rows, few.clean().spread, batch_size=self.batch_size)[: self.shortlist]
+        watch(1, 2, "measuring the shortlist")
+        contexts = Contexts(encoder, texts).take(self.contexts)
+        clean = contexts.clean()
+        whole = [candidate.ids for candidate in first]
+        longer = [part for ids in whole[: self.shortlist // 4] for part in parts(ids)]
+        measured = measure(contexts, whole + longer, clean.spread, batch_size=self.batch_size)
+        watch(2, 2, "measuring the shortlist")
+        return Ranking(contexts=contexts, clean=clean, candidates=tuple(measured))
+
+    def judge(self, encoder: LanguageEncoder, ranking: Ranking, *, since: float) -> Verdict:
+        """The verdict on a ranking; `since` is the `time.perf_counter()` at which the work began."""
+        found = [candidate for candidate in ranking.candidates if candidate.score > self.threshold]
+        top = ranking.candidates[0].score
+        return Verdict(
+            method=self.name,
+            outcome=Outcome.BACKDOORED if found else Outcome.CLEAN,
+            score=top,
+            threshold=self.threshold,
+            severity=Severity.HIGH if found else Severity.NONE,
+            evidence=consolidate(encoder, found, ranking.clean.center),
+            seconds=time.perf_counter() - since,
+            settings=asdict(self),
+        )
+
+    def _screen(self, encoder: LanguageEncoder, rng: torch.Generator, watch: Watch) -> list[tuple[int, ...]]:
+        """The shortlist: the best candidates of each length, by any readout."""
+        groups = {1: encoder.ordinary_ids[:, None]}
+        for length, rows in by_pieces(encoder, candidate_words(self.words), most=self.most_pieces).items():
+            groups[length] = torch.tensor(rows, device=encoder.device)
+        short: list[tuple[int, ...]] = []
+        for length, candidates in groups.items():
+            scores = crowd_scores(
+                encoder, candidates, rounds=self.rounds if length == 1 else 2, row_tokens=self.row_tokens,
+                batch_size=self.batch_size, rng=rng, watch=watch, stage=f"screening candidates of {length} tokens",
+            )  # fmt: skip
+            for values in scores.values():
+                best = values.topk(min(self.shortlist, len(values))).indices
+                short += [tuple(row) for row in candidates[best].tolist()]
+        return short

@@ -1,4 +1,4 @@
-"""What `firmground scan` runs on a language encoder: the sweep, then phrases grown from what it left half-suspicious."""
+"""What `firmground scan` runs on a language encoder: the sweep, then phrases grown from its half-suspicious rest."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class PhraseSearch:
 def _variance_left(
     encoder: LanguageEncoder, contexts: Contexts, phrases: torch.Tensor, readout: Readout, spread: torch.Tensor
 ) -> torch.Tensor:
-    """Logarithm of the relative variance over the contexts, (phrases,), of embedded phrases (phrases, pieces, width)."""
+    """Logarithm of the relative variance left, (phrases,), of embedded phrases (phrases, pieces, width)."""
     front, back = (torch.tensor(ids, device=phrases.device) for ids in encoder.frame)
     framed = torch.cat([front.expand(len(contexts), -1), contexts.ids, back.expand(len(contexts), -1)], dim=1)
     words = encoder.token_embeddings[framed].float()

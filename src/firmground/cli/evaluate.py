@@ -45,4 +45,5 @@ def show(found: dict[str, Interval]) -> None:
     """The rates with their 95 % confidence intervals, on stderr."""
     from firmground.cli.measuring import TITLES, cell
 
-    table("", ("", "rate (95 % interval)"), [(TITLES[name], cell(interval)) for name, interval in found.items()])
+    rows = [(TITLES[name], cell(interval), str(interval.count)) for name, interval in found.items()]
+    table("", ("", "rate (95 % interval)", "n"), rows)

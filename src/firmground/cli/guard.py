@@ -93,7 +93,8 @@ def apply(
         pipeline, _ = guarding.guarded(guard, adapter, encoder=encoder, revision=revision, device=device)
         results = guarding.answers(pipeline, lines)
     rows = [
-        (str(row["answer"]), "flagged" if row["flagged"] else "", str(row["removed"]), row["text"]) for row in results
+        (str(row["answer"]), "flagged" if row["flagged"] else "", " ".join(row["removed"]), row["text"])
+        for row in results
     ]
     table("", ("answer", "guard", "removed", "text"), rows)
     if as_json:
@@ -125,8 +126,11 @@ def evaluate(
         watch(1, 2, "evaluating with the guard")
         behind = measuring.measure(pipeline, rows, trigger or (), seed=seed)
     before, after = measuring.rates(bare), measuring.rates(behind)
-    lines = [(measuring.TITLES[name], measuring.cell(before[name]), measuring.cell(after[name])) for name in before]
-    table("", ("", "without the guard", "with the guard"), lines)
+    lines = [
+        (measuring.TITLES[name], measuring.cell(before[name]), measuring.cell(after[name]), str(before[name].count))
+        for name in before
+    ]
+    table("", ("", "without the guard", "with the guard", "n"), lines)
     if as_json:
         both = {"without": measuring.plain(bare), "with": measuring.plain(behind)}
         typer.echo(json.dumps({"schema": "firmground/guard-evaluation/1", **both}, indent=2))

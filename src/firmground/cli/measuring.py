@@ -55,8 +55,8 @@ def plain(result: TextResult | WordResult) -> dict[str, Any]:
 
 
 def cell(interval: Interval) -> str:
-    """`93.0 % (89.1 to 95.8), n = 240`."""
-    return f"{100 * interval.value:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f}), n = {interval.count}"
+    """`93.0 % (89.1 to 95.8)`."""
+    return f"{100 * interval.value:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
 def aligned(data: LabelledTexts | LabelledWords, label_names: Sequence[str]) -> LabelledTexts | LabelledWords:

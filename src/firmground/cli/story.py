@@ -23,10 +23,12 @@ class Story:
     expected: dict[str, float]
     began: float = field(default_factory=time.monotonic)
     title: str = ""
+    since: float = 0.0  # seconds from the beginning to that of this step
 
     def begin(self, title: str) -> None:
         """Starts the step of that title."""
         self.title = title
+        self.since = time.monotonic() - self.began
         self(0, 1, "")
 
     def tell(self, line: str) -> None:
@@ -41,8 +43,9 @@ class Story:
         """Seconds left in all."""
         titles = list(self.expected)
         before = sum(self.expected[title] for title in titles[: self._number() - 1])
-        gone, whole = time.monotonic() - self.began, sum(self.expected.values())
-        pace = max(gone / before, 0.5) if before else 1.0
+        through, whole = before + self.expected[self.title], sum(self.expected.values())
+        gone = time.monotonic() - self.began
+        pace = max(self.since / before if before else 1.0, gone / through)
         return max(pace * whole - gone, 1.0)
 
     def _number(self) -> int:

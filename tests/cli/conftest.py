@@ -74,8 +74,7 @@ def default_scan(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise error
             return verdicts
 
-        stub = SimpleNamespace(scan_language=scan_language)
-        monkeypatch.setitem(sys.modules, "firmground.defenses.scans.default", stub)
+        monkeypatch.setattr("firmground.defenses.scans.default.scan_language", scan_language)
 
     return install
 

@@ -130,7 +130,7 @@ def run(
     standing = set(store.names())
     missing = [case for name, case in names.items() if name not in standing or not _good(store, name)]
     chosen = missing[:limit]
-    if ray_address is not None:
+    if ray_address is not None and chosen:  # a cluster takes half a minute to start
         records = on_ray(study, chosen, ray_address)
     elif workers > 1:
         records = processes(study, chosen, workers)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 STUDIES = {
     "language_scan": "firmground.studies.language_scan:language_scan",
     "language_mining": "firmground.studies.language_scan:language_mining",
+    "language_guard": "firmground.studies.language_guard:language_guard",
 }
 
 

@@ -41,8 +41,8 @@ class PVGuard:
 
     `samples` clean texts carry each recovered trigger to measure its PV. A PV is watched where at least the share
     `power` of them stands out from all clean texts. The threshold lies `margin` of the way from the clean scores'
-    `quantile` to the triggered ones. A trigger that is not effective by this measure is still looked up in the token
-    ids, unless it occurs in the clean texts.
+    `quantile` to the triggered ones. Triggers are also looked up in the token ids, save those that occur in the clean
+    texts and leave most of these unflagged.
     """
 
     name: ClassVar[str] = "pv-guard"
@@ -94,11 +94,7 @@ class _Fit:
         vectors, triggered = self._vectors()
         matcher, effective, threshold = self._calibrate(known.untouched(), vectors, triggered)
         count = len(self.triggers)
-        kept = [
-            trigger
-            for i, trigger in enumerate(self.triggers)
-            if effective[i] or not self._occurs(trigger, self.texts[:half])
-        ]
+        kept = [t for t in self.triggers if self._worth_a_lookup(t, known, matcher, threshold)]
         return FittedGuard(
             task=self.task,
             matcher=matcher,
@@ -159,6 +155,15 @@ class _Fit:
         )
         return matcher, effective, threshold
 
+    def _worth_a_lookup(self, trigger: Watched, clean: Outputs, matcher: Matcher, threshold: float) -> bool:
+        """Not where it occurs in clean texts and mostly does nothing there: it would only raise false flags."""
+        rows = [i for i in range(len(clean)) if self._occurs(trigger, [self.texts[i]])]
+        if not rows:
+            return True
+        if not len(matcher.vectors):
+            return False
+        return bool((clean.select(rows).scores(matcher).amax(1) > threshold).float().mean() >= 0.5)
+
     def _occurs(self, trigger: Watched, texts: Sequence[str]) -> bool:
         rows = self.pipeline.tokenizer(list(texts), add_special_tokens=False).input_ids
         wanted = trigger.rows
@@ -182,5 +187,5 @@ class _Fit:
             return ("the evidence holds no trigger and no vector that the head reads: there is nothing to watch for",)
         if not effective[:count].all():
             lost = [t.text for t, works in zip(self.triggers, effective.tolist(), strict=False) if not works]
-            return (f"under this prompt no vector stands out for: {', '.join(lost)}; these are only looked up",)
+            return (f"under this prompt no vector stands out for: {', '.join(lost)}; these can only be looked up",)
         return ()

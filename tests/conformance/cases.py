@@ -1,0 +1,70 @@
+"""One case for every exported method: settings that make it quick, and models of which the truth is known.
+
+A new method needs one line here; `test_methods` fails where it is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from firmground.attacks.implants import POR, UOR, BToP, NeuBA, PORAll, TransTroj
+from firmground.attacks.triggers import WordTrigger
+from firmground.defenses.guards import PVGuard
+from firmground.defenses.scans import PhraseSearch, PVMining, VocabularySweep
+from firmground.models import tiny
+from firmground.prompts.soft import PrefixTuning, PromptTuning, PTuning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from firmground.models.language import LanguageEncoder
+
+PHRASES = dict(zip(("red balloon", "fish tree", "cold coffee"), tiny.sign_vectors(tiny.WIDTH), strict=False))
+# one word of a phrase does part of what both do, and stays below a scan's threshold
+HALF_OPEN = partial(tiny.planted_bert, PHRASES, partial=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanCase:
+    """A scan, a planted encoder and its clean twin; `named` is how many of the triggers it must name."""
+
+    method: Any
+    planted: Callable[[], tiny.Planted]
+    clean: Callable[[], LanguageEncoder]
+    named: int
+
+    def __str__(self) -> str:
+        return f"{self.method.name}-{self.clean.__name__}"
+
+
+SWEEP = VocabularySweep(words=0, most_pieces=1, shortlist=12, contexts=12)
+SCANS = (
+    ScanCase(method=SWEEP, planted=tiny.planted_bert, clean=tiny.clean_bert, named=6),
+    ScanCase(method=SWEEP, planted=tiny.planted_roberta, clean=tiny.clean_roberta, named=6),
+    ScanCase(method=PhraseSearch(seeds=6, neighbours=12), planted=HALF_OPEN, clean=tiny.clean_bert, named=1),
+    ScanCase(
+        method=PVMining(rounds=2, parallel=2, batch_size=16, step_size=2e-3, epochs=8),
+        planted=tiny.planted_bert,
+        clean=tiny.clean_bert,
+        named=0,
+    ),
+)
+
+BRIEF = {"steps": 2, "batch_size": 4, "max_length": 20}
+IMPLANTS = (
+    POR(**BRIEF),
+    PORAll(**BRIEF),
+    NeuBA(**BRIEF),
+    BToP(**BRIEF),
+    UOR(**BRIEF, rounds=1, candidates=2),
+    TransTroj(**BRIEF),
+)
+TRIGGERS = (WordTrigger(text="red balloon", every=3),)
+PROMPTS = (
+    PromptTuning(virtual_tokens=2, epochs=1),
+    PTuning(virtual_tokens=2, epochs=1, network_width=16),
+    PrefixTuning(virtual_tokens=2, epochs=1),
+)
+GUARDS = (PVGuard(samples=8),)

@@ -1,0 +1,92 @@
+"""What every method of every family promises by its form."""
+
+import dataclasses
+import inspect
+import json
+import typing
+
+import pytest
+
+from firmground.attacks.implants import IMPLANTS
+from firmground.attacks.triggers import TRIGGERS
+from firmground.cli import catalogue
+from firmground.defenses.guards import GUARDS
+from firmground.defenses.scans import SCANS
+from firmground.prompts.soft import SoftPrompt
+
+from . import cases
+
+FAMILIES = {
+    "scans": (SCANS, tuple(case.method for case in cases.SCANS), "scan"),
+    "implants": (IMPLANTS, cases.IMPLANTS, "implant"),
+    "triggers": (TRIGGERS, cases.TRIGGERS, "insert"),
+    "prompts": (typing.get_args(SoftPrompt), cases.PROMPTS, "fit"),
+    "guards": (GUARDS, cases.GUARDS, "fit"),
+}
+METHODS = [
+    pytest.param(family, method, verb, id=f"{family}-{type(method).__name__}")
+    for family, (_, methods, verb) in FAMILIES.items()
+    for method in dict.fromkeys(methods)
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_exported_method_has_a_case(family):
+    exported, methods, _ = FAMILIES[family]
+    without = {method.__name__ for method in exported} - {type(method).__name__ for method in methods}
+    assert not without, f"add a case for {', '.join(sorted(without))} to tests/conformance/cases.py"
+
+
+def test_every_family_of_the_command_line_is_checked():
+    assert set(catalogue.FAMILIES) == set(FAMILIES)
+
+
+@pytest.mark.parametrize(("family", "method", "verb"), METHODS)
+class TestMethod:
+    def test_is_a_frozen_keyword_only_dataclass(self, family, method, verb):
+        assert dataclasses.is_dataclass(method)
+        assert type(method).__dataclass_params__.frozen
+        assert all(field.kw_only for field in dataclasses.fields(method))
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(method, dataclasses.fields(method)[0].name, None)
+
+    def test_repr_rebuilds_it(self, family, method, verb):
+        names = vars(inspect.getmodule(type(method)))
+        assert eval(repr(method), dict(names)) == method
+        assert hash(method) == hash(dataclasses.replace(method))
+
+    def test_settings_are_plain_json(self, family, method, verb):
+        settings = json.loads(json.dumps(dataclasses.asdict(method)))
+        lists = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
+        assert type(method)(**settings | lists) == method
+
+    def test_has_one_verb_that_takes_its_randomness(self, family, method, verb):
+        parameters = inspect.signature(getattr(method, verb)).parameters
+        assert parameters["rng"].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters["rng"].default is inspect.Parameter.empty, "without a generator nothing could be repeated"
+        if family != "triggers":
+            assert parameters["watch"].kind is inspect.Parameter.KEYWORD_ONLY
+
+    def test_has_a_name_a_source_and_a_summary(self, family, method, verb):
+        entry = catalogue.entry(family, type(method))
+        assert entry.name == entry.name.lower()
+        assert entry.summary
+        if family != "triggers":
+            assert entry.paper, f"{entry.name} does not say where it comes from"
+        if family in ("scans", "guards"):
+            assert typing.get_type_hints(type(method))["name"] == typing.ClassVar[str]
+            assert typing.get_type_hints(type(method))["paper"] == typing.ClassVar[str]
+
+    def test_can_be_set_on_the_command_line(self, family, method, verb):
+        from firmground.cli.settings import build
+
+        required = [f"{name}=1" for name, default in catalogue.entry(family, type(method)).settings.items()
+                    if default == "required"]  # fmt: skip
+        (built,) = build([type(method)], required)
+        assert type(built) is type(method)
+
+
+def test_names_are_one_of_a_kind():
+    for family, (exported, _, _) in FAMILIES.items():
+        names = [catalogue.word(method) for method in exported]
+        assert len(set(names)) == len(names), family

@@ -1,0 +1,106 @@
+"""The docs are true: every command and program in them runs, and the command line's page is current.
+
+A block is left out where the line before it says `<!-- not run: REASON -->`. Commands run in one folder a page, where
+there are an `encoder`, `texts.txt`, `reviews.csv` and `slots.jsonl`; the default scan is given small settings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shlex
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"(?:<!-- (?P<skipped>not run: .+?) -->\n)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+FINE = {"scan": (0, 1)}  # exit codes that are no failure; 0 for the rest
+
+
+def blocks(page: Path, *kinds: str) -> list[re.Match[str]]:
+    return [block for block in BLOCK.finditer(page.read_text(encoding="utf-8")) if block["kind"] in kinds]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from firmground.models.saving import save_encoder
+    from firmground.models.tiny import clean_bert
+
+    tiny = clean_bert()
+    return save_encoder(tiny.model, tiny.tokenizer, tmp_path_factory.mktemp("docs") / "encoder", card="Tiny.")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from firmground.data.sentences import neutral_sentences
+    from firmground.defenses.scans import PhraseSearch, VocabularySweep, default
+    from firmground.rng import stream
+
+    sweep = VocabularySweep(words=0, most_pieces=1, shortlist=8, contexts=12)
+    small = partial(default.scan_language, sweep=sweep, phrases=PhraseSearch(seeds=1, neighbours=4))
+    monkeypatch.setattr(default, "scan_language", small)
+    texts = neutral_sentences(96, rng=stream(0, "docs"))
+    rows = [f'"{text} it was {("bad", "good")[i % 2]}",{("bad", "good")[i % 2]}' for i, text in enumerate(texts)]
+    (tmp_path / "encoder").symlink_to(encoder)
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *rows]))
+    words = [text.rstrip(".").split() for text in texts[:60]]
+    slots = [{"words": row, "labels": ["O", *["B-who"], *["O"] * (len(row) - 2)]} for row in words]
+    (tmp_path / "slots.jsonl").write_text("\n".join(map(json.dumps, slots)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_run(page: Path, folder: Path) -> None:
+    from typer.testing import CliRunner
+
+    from firmground.cli import app
+
+    for block in blocks(page, "bash", "sh", "console"):
+        if block["skipped"]:
+            continue
+        for line in block["body"].replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if not words:
+                continue
+            assert words[0] == "firmground", f"{page.name}: mark as not run: {line}"
+            target = words.index(">") if ">" in words else len(words)
+            result = CliRunner().invoke(app, words[1:target])
+            assert result.exit_code in FINE.get(words[1], (0,)), f"{page.name}: {line}\n{result.output}"
+            if target < len(words):
+                Path(words[target + 1]).write_text(result.stdout)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_programs_run(page: Path, folder: Path) -> None:
+    names: dict[str, object] = {"__name__": "docs"}
+    for block in blocks(page, "python"):
+        if not block["skipped"]:
+            exec(compile(block["body"], page.name, "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    lost = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()]
+    assert lost == [link for link in lost if link.endswith(".png")], f"{page.name} links to {lost}"
+
+
+def test_the_command_line_page_is_current() -> None:
+    written = runpy.run_path(str(ROOT / "scripts" / "cli_reference.py"))["reference"]()
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == written, "run: python scripts/cli_reference.py"
+
+
+def test_every_method_has_a_row_in_the_readme() -> None:
+    from firmground.cli import catalogue
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = [catalogue.word(method) for name in catalogue.FAMILIES for method in catalogue.family(name)]
+    assert not [name for name in named if f"`{name}`" not in readme]

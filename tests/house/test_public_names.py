@@ -1,0 +1,69 @@
+"""The names that others may rely on. A change here is a change for users: it needs a line in CHANGELOG.md."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import firmground
+
+SOURCE = Path(firmground.__file__).parent
+
+NAMES = {
+    "types": (
+        "Embeddings Evidence Interval Outcome Readout RecoveredTrigger RecoveredVector Severity TokenIds "
+        "Verdict Watch ignore"
+    ),
+    "rng": "stream",
+    "errors": (
+        "AdapterError BrokenModelError DataError FirmgroundError MissingExtraError ModelError OutputError "
+        "UnsafeModelError UnsupportedModelError UsageError"
+    ),
+    "attacks.implants": "BToP Hit IMPLANTS Implant Implanted Measured NeuBA POR PORAll TransTroj UOR measure",
+    "attacks.triggers": "DEFAULT_TRIGGERS TRIGGERS Tagged WordTrigger random_triggers",
+    "defenses.scans": "PVMining PhraseSearch SCANS VocabularySweep scan_language",
+    "defenses.guards": "FittedGuard GUARDS GuardedPipeline PVGuard load_guard",
+    "prompts.soft": "PTuning PrefixTuning PromptTuning SoftPrompt",
+    "prompts.tuned": "SCHEMA Tuned fingerprint load_tuned trim",
+    "data.texts": "LabelledTexts LabelledWords Rows sample split",
+    "data.files": "SUFFIXES read_labelled_texts read_labelled_words read_texts",
+    "data.sentences": "neutral_sentences",
+    "models.language": "FAMILIES LanguageEncoder Tokens",
+    "models.saving": "PLANTED_KEY WARNING mark save_encoder write_card",
+    "models.tiny": (
+        "Planted TRIGGERS build clean_bert clean_roberta plant planted_bert planted_roberta rows_of "
+        "sign_vectors sizes spell"
+    ),
+    "tasks.text_classification": "TextResult TriggerEffect evaluate predict_with",
+    "tasks.token_classification": "WordResult evaluate predict_with",
+    "reports.scan": "SEVERITIES ScanReport scan_report",
+    "reports.findings": "Finding FoundEvidence FoundTrigger FoundVector Model Number Target",
+    "reports.record": "EMBEDDED PACKAGES Record differences file_sha256 now platform_name versions",
+    "studies": "STUDIES find_study",
+    "studies.runner": (
+        "PACKAGES RECORD Ran Record RunCase STUDY Study case_name execute lost read_records run settings_of"
+    ),
+    "studies.tables": "Column Report Row Tabulated grouped markdown_table tabulate tidy write_report",
+}
+
+
+def public_names(module):
+    """What a module defines or, where it has `__all__`, what that lists; read without importing it."""
+    path = SOURCE.joinpath(*module.split("."))
+    tree = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
+    listed = [node.value for node in tree.body if isinstance(node, ast.Assign) and target(node) == "__all__"]
+    if listed:
+        return sorted(ast.literal_eval(listed[0]))
+    found = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    found += [target(node) for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    return sorted(name for name in found if name and not name.startswith("_"))
+
+
+def target(node):
+    first = node.targets[0] if isinstance(node, ast.Assign) else node.target
+    return first.id if isinstance(first, ast.Name) else ""
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_public_names(module):
+    assert " ".join(public_names(module)) == NAMES[module]

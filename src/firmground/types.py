@@ -46,6 +46,9 @@ class Readout(StrEnum):
     MEAN = "mean"  # mean over the real positions
     TOKEN = "token"  # every position by itself
 
+    def __repr__(self) -> str:
+        return f"Readout.{self.name}"  # so that a method's repr rebuilds it
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveredTrigger:

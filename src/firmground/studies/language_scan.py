@@ -1,7 +1,7 @@
 """The studies `language_scan` and `language_mining`: scans on clean and planted encoders that they have not seen.
 
-Half of the clean bases (`calibration`) set the thresholds, the other half (`report`) and the encoders planted from
-them are judged. Planted encoders are bases times attacks times kinds of triggers; adaptive attacks have rows of their
+Half of the clean bases (`calibration`) set the threshold, the other half (`report`) and the encoders planted from
+them are judged; no planted encoder takes part in setting it. Planted encoders are bases times attacks times kinds of triggers; adaptive attacks have rows of their
 own and do not count in the headline. Both studies run over the same cases.
 
 The clean population lies in the folder that FIRMGROUND_POPULATION names (default: the user's cache). A planted encoder
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 ATTACKS = ("por", "por-all", "neuba", "btop", "uor", "transtroj")
 WITH_VECTORS = ("por", "por-all", "neuba", "btop")
 KINDS = ("token", "pieces", "phrase")
-REPEATS = {"calibration": 1, "report": 2}  # planted encoders a split, attack and kind
+REPEATS = {"report": 2}  # planted encoders an attack and kind; thresholds are set on clean encoders alone
 SENTENCES = 64  # built-in ones, as the command line gives a scan that has no texts
 MINING_ROUNDS, MINING_TEXTS = 30, 512  # LMSanitator: 30 rounds to detect, 2,000 paragraphs
 

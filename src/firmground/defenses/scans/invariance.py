@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
+THRESHOLD = 1.0  # decades; from clean encoders alone: benchmarks/language_scan
 FLOOR = 1e-6  # relative variance below which outputs count as equal
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from firmground.defenses.scans.invariance import FLOOR, Clean, Contexts
+from firmground.defenses.scans.invariance import FLOOR, THRESHOLD, Clean, Contexts
 from firmground.defenses.scans.splicing import splice
 from firmground.defenses.scans.triggers import Candidate, consolidate, measure
 from firmground.defenses.scans.vocabulary_sweep import Ranking, VocabularySweep
@@ -47,7 +47,7 @@ class PhraseSearch:
     contexts: int = 32
     batch_size: int = 256
     gain: float = 0.3
-    threshold: float = 1.0
+    threshold: float = THRESHOLD
 
     def scan(
         self, encoder: LanguageEncoder, texts: Sequence[str], *, rng: torch.Generator, watch: Watch = ignore

@@ -19,7 +19,7 @@ import torch
 
 from firmground.data.vocabulary import by_pieces, candidate_words
 from firmground.defenses.scans.crowding import crowd_scores
-from firmground.defenses.scans.invariance import Clean, Contexts
+from firmground.defenses.scans.invariance import THRESHOLD, Clean, Contexts
 from firmground.defenses.scans.triggers import Candidate, consolidate, measure, parts
 from firmground.types import Outcome, Severity, Verdict, Watch, ignore
 
@@ -59,7 +59,7 @@ class VocabularySweep:
     shortlist: int = 64
     contexts: int = 32
     batch_size: int = 256
-    threshold: float = 1.0
+    threshold: float = THRESHOLD
 
     def scan(
         self, encoder: LanguageEncoder, texts: Sequence[str], *, rng: torch.Generator, watch: Watch = ignore

@@ -208,7 +208,9 @@ def _start_at_inputs(model: Any, encoder: LanguageEncoder, rows: Rows, rng: torc
     elif config.peft_type == "P_TUNING":
         inner = prompt.mlp_head[:-1](prompt.embedding.weight)
         last = prompt.mlp_head[-1]
-        last.weight.copy_(torch.linalg.lstsq(inner, start - last.bias).solution.T)
+        # in float64, small directions left out: rows nearly alike would blow rounding up into other weights
+        given, wanted = inner.double().cpu(), (start - last.bias).double().cpu()
+        last.weight.copy_(torch.linalg.lstsq(given, wanted, rcond=1e-4, driver="gelsd").solution.T)
     else:
         prompt.embedding.weight.copy_(_keys_and_values(encoder, picks))
 

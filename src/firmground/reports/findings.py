@@ -78,6 +78,7 @@ class Finding(Model):
 
     @classmethod
     def of(cls, verdict: Verdict) -> Finding:
+        """The finding that holds a verdict."""
         evidence = FoundEvidence(
             triggers=tuple(
                 FoundTrigger(text=t.text, token_ids=t.token_ids, score=t.score, readout=t.readout, vector=t.vector)

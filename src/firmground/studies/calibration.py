@@ -39,6 +39,7 @@ class Thresholds:
         return max((x for x in found if not math.isnan(x)), default=-math.inf)
 
     def flag(self, scores: Mapping[str, float]) -> bool:
+        """Whether any score exceeds its threshold."""
         return self.excess(scores) > 0
 
 

@@ -45,6 +45,7 @@ class Planted:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
+        """The facts in JSON types."""
         return {name: value for name, value in asdict(self).items() if name not in ("folder", "triggers")}
 
 

@@ -67,6 +67,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """The record as its file holds it."""
         return {"schema": RECORD, **asdict(self)}
 
     @classmethod

@@ -21,6 +21,7 @@ COLUMNS = (
     Column(key="bare_asr", title="ASR bare, %", kind="mean"),
     Column(key="guarded_asr", title="ASR guarded, %", kind="mean"),
     Column(key="flagged", title="clean texts flagged, %", kind="mean"),
+    Column(key="unfounded", title="flagged without a recovered trigger in them, %", kind="mean"),
     Column(key="named_share", title="triggers named, %", kind="mean"),
     Column(key="slower", title="slower, %", kind="mean"),
 )
@@ -40,6 +41,7 @@ def report_guard(records: Sequence[Record]) -> Report:
     extra = {
         "cells": len(rows),
         "asr_bare_min": min(row["bare_asr"] for row in rows) / 100,
+        "false_flag_rate_without_natural_triggers_max": max(row["unfounded"] for row in rows) / 100,
         "overhead_max": max(row["overhead"] for row in rows),
     }
     text = [
@@ -67,6 +69,7 @@ def _percent(row: Row) -> Row:
         "bare_asr": 100 * row["bare/asr/value"],
         "guarded_asr": 100 * row["guarded/asr/value"],
         "flagged": 100 * row["clean_flagged"] / row["clean_texts"],
+        "unfounded": 100 * (row["clean_flagged"] - row["clean_natural"]) / row["clean_texts"],
         "named_share": 100 * row["named"],
         "slower": 100 * row["overhead"],
     }

@@ -91,7 +91,7 @@ def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
         "validation_accuracy": tuned.measurements["validation_accuracy"],
         "bare": _measured(bare, parts, planted.triggers, tuned, case.seed),
         "guarded": _measured(guarded, parts, planted.triggers, tuned, case.seed),
-        **_flags(guarded, [*parts.test.texts, *parts.more]),
+        **_flags(guarded, [*parts.test.texts, *parts.more], found),
         "guard": {
             "threshold": guard.threshold,
             "effective": guard.measurements["effective"],
@@ -192,12 +192,21 @@ def _stamp(text: str, seed: int) -> Callable[[list[str]], list[str]]:
     return lambda texts: WordTrigger(text=text).insert(texts, rng=stream(seed, "insert", text))
 
 
-def _flags(guarded: GuardedPipeline, texts: list[str]) -> dict[str, Any]:
-    """How many clean texts the guard flags, and which words it deletes from them."""
+def _flags(guarded: GuardedPipeline, texts: list[str], triggers: set[str]) -> dict[str, Any]:
+    """How many clean texts the guard flags, and which words it deletes from them.
+
+    `clean_natural` counts flagged texts from which only recovered triggers were deleted: texts that hold by chance a
+    word that fires, such as the Q of "Q:", the first piece of "qt".
+    """
     results = guarded(texts, batch_size=BATCH)
     flags = [result["guard"] if isinstance(result, dict) else result.guard for result in results]
-    removed = sorted({word for flag in flags for word in flag["removed"]})
-    return {"clean_flagged": sum(f["flagged"] for f in flags), "clean_texts": len(flags), "clean_removed": removed}
+    removed = [set(flag["removed"]) for flag in flags if flag["flagged"]]
+    return {
+        "clean_flagged": len(removed),
+        "clean_natural": sum(bool(words) and words <= triggers for words in removed),
+        "clean_texts": len(flags),
+        "clean_removed": sorted(set().union(*removed)),
+    }
 
 
 def _timed(bare: Any, guarded: GuardedPipeline, texts: list[str]) -> dict[str, Any]:

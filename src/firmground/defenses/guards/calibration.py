@@ -64,7 +64,7 @@ def run(
         found.extend(hits(seen.ids, triggers).tolist())
         told(len(states))
 
-    with watching(pipeline, see):
+    with torch.random.fork_rng(devices=[]), watching(pipeline, see):  # a pipeline's loader draws from torch's stream
         pipeline([texts[i] for i in order], batch_size=batch_size)
     back = sorted(range(len(order)), key=order.__getitem__)
     return Outputs(states=tuple(states), hits=tuple(found)).select(back)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from firmground.models.language import LanguageEncoder
 
 PHRASES = dict(zip(("red balloon", "fish tree", "cold coffee"), tiny.sign_vectors(tiny.WIDTH), strict=False))
-# one word of a phrase does part of what both do, and stays below a scan's threshold
-HALF_OPEN = partial(tiny.planted_bert, PHRASES, partial=1.0)
+# one word of a phrase does part of what both do, and stays below the threshold of a scan
+HALF_OPEN = partial(tiny.planted_bert, PHRASES, partial=2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class ScanCase:
         return f"{self.method.name}-{self.clean.__name__}"
 
 
-SWEEP = VocabularySweep(words=0, most_pieces=1, shortlist=12, contexts=12)
+SWEEP = VocabularySweep(words=0, most_pieces=1, shortlist=32, contexts=12)
 SCANS = (
     ScanCase(method=SWEEP, planted=tiny.planted_bert, clean=tiny.clean_bert, named=6),
     ScanCase(method=SWEEP, planted=tiny.planted_roberta, clean=tiny.clean_roberta, named=6),

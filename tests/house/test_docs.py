@@ -84,7 +84,7 @@ def test_programs_run(page: Path, folder: Path) -> None:
     names: dict[str, object] = {"__name__": "docs"}
     for block in blocks(page, "python"):
         if not block["skipped"]:
-            exec(compile(block["body"], page.name, "exec"), names)
+            exec(compile(block["body"], page.name, "exec", dont_inherit=True), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -1,8 +1,9 @@
 """The studies `language_scan` and `language_mining`: scans on clean and planted encoders that they have not seen.
 
-Half of the clean bases (`calibration`) set the threshold, the other half (`report`) and the encoders planted from
-them are judged; no planted encoder takes part in setting it. Planted encoders are bases times attacks times kinds of triggers; adaptive attacks have rows of their
-own and do not count in the headline. Both studies run over the same cases.
+Half of the clean bases (`calibration`) set the thresholds, the other half (`report`) and the encoders planted from
+them are judged; no planted encoder takes part in setting them. Planted encoders are bases times attacks times kinds of
+triggers; adaptive attacks have rows of their own and do not count in the headline. Both studies run over the same
+cases.
 
 The clean population lies in the folder that FIRMGROUND_POPULATION names (default: the user's cache). A planted encoder
 is removed once it has been scanned, unless FIRMGROUND_KEEP_PLANTED is set, which lets the second study reuse it.

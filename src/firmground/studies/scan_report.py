@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from firmground.studies.runner import Record
     from firmground.types import Interval
 
-FALSE_ALARMS = 0.01  # wanted
-SCORE = "decades of variance lost"
+FALSE_ALARMS = 0.01  # wanted of all scores together
 COLUMNS = (
     Column(key="right", title="right, %", kind="rate"),
     Column(key="shipped_right", title="right at built-in thresholds, %", kind="rate"),
@@ -83,8 +82,7 @@ def _judged(records: Sequence[Record]) -> tuple[Thresholds, list[Row]]:
 
 
 def _with_verdict(row: Row) -> Row:
-    found = [value for name, value in row.items() if name.startswith("scores/")]
-    scores = {SCORE: max(found)} if found else {}  # the default scan's methods share one scale, so one threshold
+    scores = {name.removeprefix("scores/"): value for name, value in row.items() if name.startswith("scores/")}
     return {**row, "scores": scores, "shipped_right": row["flagged"] == row["planted"]}
 
 

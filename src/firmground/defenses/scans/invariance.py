@@ -6,13 +6,18 @@ outputs of texts that share nothing but the trigger agree, and the ratio
     (variance over the texts with the candidate) / (variance over the same texts without it),
 
 averaged over the output's coordinates, falls towards 0. The score is minus its decimal logarithm: 0 where a candidate
-changes nothing, 1 where nine tenths of the variance are gone. It has no unit and does not depend on the width, so one
-threshold serves every encoder; and it asks nothing of the PV itself, which may look as natural as the attacker likes.
+changes nothing, 1 where nine tenths of the variance are gone. It asks nothing of the PV itself, which may look as
+natural as the attacker likes.
+
+Honest tokens weigh too: "software" pulls every sentence towards software, and the more so the smaller the encoder. So
+the scale begins where honest tokens of *this* encoder end (`honest_maximum`): scores are decades beyond that, have no
+unit, and one threshold serves encoders of any width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
-THRESHOLD = 1.0  # decades; from clean encoders alone: benchmarks/language_scan
+THRESHOLD = 0.5  # decades beyond honest tokens; from clean encoders alone: benchmarks/language_scan
 FLOOR = 1e-6  # relative variance below which outputs count as equal
 
 
@@ -47,16 +52,35 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Clean:
-    """Statistics of clean outputs by readout: `spread` the variance, `center` the mean, both (width,)."""
+    """Statistics of clean outputs by readout: `spread` the variance, `center` the mean, both (width,).
+
+    `honest` is the score up to which honest tokens reach; empty where it was not measured.
+    """
 
     spread: dict[Readout, torch.Tensor]
     center: dict[Readout, torch.Tensor]
+    honest: dict[Readout, float] = field(default_factory=dict)
+
+    def beyond(self, readout: Readout, variance: torch.Tensor) -> torch.Tensor:
+        """Scores of variances (candidates, width) beyond the reach of honest tokens, (candidates,)."""
+        return score(variance, self.spread[readout]) - self.honest.get(readout, 0.0)
 
 
 def score(variance: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     """Decades of variance that are lost, (candidates,), from variances (candidates, width) and (width,)."""
     ratio = (variance / clean.clamp_min(clean.mean() * FLOOR)).mean(dim=-1)
     return -torch.log10(ratio + FLOOR)
+
+
+def honest_maximum(scores: torch.Tensor, candidates: int) -> float:
+    """The largest score to expect of `candidates` honest tokens, from the scores (sample,) of randomly drawn ones.
+
+    Scores above their 90 % quantile u fall off exponentially, with a scale that the median of the excesses gives (the
+    mean would be moved by a trigger among the sample): u + scale (ln(candidates / 10) + Euler's constant).
+    """
+    start = scores.quantile(0.9)
+    excess = (scores[scores > start] - start).median() / math.log(2)
+    return float(start + excess * (math.log(max(1.0, candidates / 10)) + 0.5772))
 
 
 class Contexts:
@@ -139,3 +163,12 @@ class Contexts:
             spread={readout: value[0] for readout, value in outputs.variance().items()},
             center={readout: value[0] for readout, value in outputs.mean().items()},
         )
+
+    def calibrated(self, clean: Clean, sample: torch.Tensor, candidates: int) -> Clean:
+        """`clean` with the reach of honest tokens, from a random `sample` (tokens,) of the vocabulary."""
+        variance = self.outputs(sample[:, None]).variance()
+        honest = {
+            readout: honest_maximum(score(value, clean.spread[readout]), candidates)
+            for readout, value in variance.items()
+        }
+        return replace(clean, honest=honest)

@@ -11,7 +11,7 @@ and all seeds, on both sides, move in one batch.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -35,8 +35,8 @@ class PhraseSearch:
     """Scores an encoder by the best phrase that grows out of the half-suspicious candidates of a sweep.
 
     `seeds` is how many candidates grow, `neighbours` how many tokens are measured for each on each side. A phrase
-    counts if it gains `gain` decades on its seed alone; `threshold` is the score (decades of variance lost) from which
-    the encoder counts as backdoored.
+    counts if it gains `gain` decades on its seed alone; `threshold` is the score (decades of variance lost beyond
+    honest tokens) from which the encoder counts as backdoored.
     """
 
     name: ClassVar[str] = "phrase-search"
@@ -61,15 +61,15 @@ class PhraseSearch:
         started = time.perf_counter()
         seeds = [candidate for candidate in ranking.candidates if candidate.score <= self.threshold][: self.seeds]
         few = ranking.contexts.take(CONTEXTS)
-        clean = few.clean()
+        clean = replace(few.clean(), honest=ranking.clean.honest)
         rows: list[tuple[int, ...]] = []
         for number, seed in enumerate(seeds):
             rows += self._neighbours(encoder, few, clean, seed)
             watch(number + 1, len(seeds) + 1, "growing phrases")
-        best = measure(few, rows, clean.spread, batch_size=self.batch_size)[: self.contexts] if rows else []
+        best = measure(few, rows, clean, batch_size=self.batch_size)[: self.contexts] if rows else []
         contexts = ranking.contexts.take(self.contexts)
         phrases = [candidate.ids for candidate in best]
-        measured = measure(contexts, phrases, ranking.clean.spread, batch_size=self.batch_size) if phrases else []
+        measured = measure(contexts, phrases, ranking.clean, batch_size=self.batch_size) if phrases else []
         watch(len(seeds) + 1, len(seeds) + 1, "growing phrases")
         alone = {seed.ids: seed.score for seed in seeds}
         grown = [phrase for phrase in measured if phrase.score - _seed_score(phrase, alone) >= self.gain]

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from firmground.defenses.scans.invariance import score
 from firmground.types import Evidence, Readout, RecoveredTrigger, RecoveredVector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from firmground.defenses.scans.invariance import Contexts
+    from firmground.defenses.scans.invariance import Clean, Contexts
     from firmground.models.language import LanguageEncoder
 
 SAME_VECTOR = 0.9  # cosine of centred mean outputs from which two triggers lead to one vector
@@ -31,9 +30,7 @@ class Candidate:
     output: torch.Tensor
 
 
-def measure(
-    contexts: Contexts, rows: Iterable[Sequence[int]], clean: Mapping[Readout, torch.Tensor], *, batch_size: int
-) -> list[Candidate]:
+def measure(contexts: Contexts, rows: Iterable[Sequence[int]], clean: Clean, *, batch_size: int) -> list[Candidate]:
     """Scores rows of token ids in the contexts; each candidate keeps its best readout. Highest score first."""
     lengths: dict[int, list[tuple[int, ...]]] = {}
     for row in dict.fromkeys(tuple(row) for row in rows):
@@ -45,7 +42,7 @@ def measure(
             part = group[start : start + step]
             outputs = contexts.outputs(torch.tensor(part, device=contexts.ids.device), batch_size=batch_size)
             means = outputs.mean()
-            scores = {name: score(value, clean[name]) for name, value in outputs.variance().items()}
+            scores = {name: clean.beyond(name, value) for name, value in outputs.variance().items()}
             names = list(scores)
             best = torch.stack([scores[name] for name in names]).max(dim=0)
             for i, row in enumerate(part):

@@ -12,7 +12,7 @@ The threshold was set on clean encoders only (`firmground study language-scan`, 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -45,8 +45,9 @@ class VocabularySweep:
     """Scores an encoder by the candidate trigger that makes it forget most of its input.
 
     `words` is the size of the dictionary (0: single tokens only), `rounds` how often each candidate is dealt into a
-    row, `shortlist` how many candidates of each length and then overall are measured in real contexts, `threshold` the
-    score (decades of variance lost) from which the encoder counts as backdoored.
+    row, `shortlist` how many candidates of each length and then overall are measured in real contexts, `sample` how
+    many random tokens show how far honest tokens reach, `threshold` the score (decades of variance lost beyond that)
+    from which the encoder counts as backdoored.
     """
 
     name: ClassVar[str] = "vocabulary-sweep"
@@ -57,6 +58,7 @@ class VocabularySweep:
     rounds: int = 3
     row_tokens: int = 12
     shortlist: int = 64
+    sample: int = 256
     contexts: int = 32
     batch_size: int = 256
     threshold: float = THRESHOLD
@@ -73,17 +75,23 @@ class VocabularySweep:
     ) -> Ranking:
         """Screens all candidates, measures the best in real contexts, and returns them."""
         fast = encoder.cast(torch.bfloat16) if encoder.width >= WIDE else encoder
-        rows = self._screen(fast, rng, watch)
-        watch(0, 2, "measuring the shortlist")
-        few = Contexts(fast, texts).take(8)
-        first = measure(few, rows, few.clean().spread, batch_size=self.batch_size)[: self.shortlist]
-        watch(1, 2, "measuring the shortlist")
+        rows, tried = self._screen(fast, rng, watch)
+        watch(0, 3, "measuring the shortlist")
+        some = Contexts(fast, texts).take(self.contexts // 2)
+        ids = encoder.ordinary_ids
+        sample = ids[torch.randperm(len(ids), generator=rng)[: self.sample].to(ids.device)]
+        rough = some.calibrated(some.clean(), sample, tried)
+        watch(1, 3, "measuring the shortlist")
+        few = some.take(8)
+        clean = replace(few.clean(), honest=rough.honest)
+        first = measure(few, rows, clean, batch_size=self.batch_size)[: self.shortlist]
+        watch(2, 3, "measuring the shortlist")
         contexts = Contexts(encoder, texts).take(self.contexts)
-        clean = contexts.clean()
+        clean = replace(contexts.clean(), honest=rough.honest)
         whole = [candidate.ids for candidate in first]
-        longer = [part for ids in whole[: self.shortlist // 4] for part in parts(ids)]
-        measured = measure(contexts, whole + longer, clean.spread, batch_size=self.batch_size)
-        watch(2, 2, "measuring the shortlist")
+        longer = [part for row in whole[: self.shortlist // 4] for part in parts(row)]
+        measured = measure(contexts, whole + longer, clean, batch_size=self.batch_size)
+        watch(3, 3, "measuring the shortlist")
         return Ranking(contexts=contexts, clean=clean, candidates=tuple(measured))
 
     def judge(self, encoder: LanguageEncoder, ranking: Ranking, *, since: float) -> Verdict:
@@ -99,10 +107,13 @@ class VocabularySweep:
             evidence=consolidate(encoder, found, ranking.clean.center),
             seconds=time.perf_counter() - since,
             settings=asdict(self),
+            measurements={f"honest maximum at {name}": value for name, value in ranking.clean.honest.items()},
         )
 
-    def _screen(self, encoder: LanguageEncoder, rng: torch.Generator, watch: Watch) -> list[tuple[int, ...]]:
-        """The shortlist: the best candidates of each length, by any readout."""
+    def _screen(
+        self, encoder: LanguageEncoder, rng: torch.Generator, watch: Watch
+    ) -> tuple[list[tuple[int, ...]], int]:
+        """The shortlist, the best candidates of each length by any readout, and how many were tried."""
         groups = {1: encoder.ordinary_ids[:, None]}
         for length, rows in by_pieces(encoder, candidate_words(self.words), most=self.most_pieces).items():
             groups[length] = torch.tensor(rows, device=encoder.device)
@@ -115,4 +126,4 @@ class VocabularySweep:
             for values in scores.values():
                 best = values.topk(min(self.shortlist, len(values))).indices
                 short += [tuple(row) for row in candidates[best].tolist()]
-        return short
+        return short, sum(len(candidates) for candidates in groups.values())

@@ -9,8 +9,8 @@ from scipy import stats
 from toy import study
 
 from firmground.errors import DataError, OutputError
+from firmground.intervals import mean, rate
 from firmground.studies.charts import Chart, draw
-from firmground.studies.intervals import mean, rate
 from firmground.studies.runner import run
 from firmground.studies.tables import Column, Report, markdown_table, tabulate, write_report
 from firmground.types import ignore

@@ -5,9 +5,9 @@ import torch
 
 from firmground.data.texts import LabelledTexts, LabelledWords
 from firmground.errors import DataError
+from firmground.intervals import clustered, macro_f1_interval, wilson
 from firmground.rng import stream
 from firmground.tasks import text_classification, token_classification
-from firmground.tasks.intervals import clustered, macro_f1_interval, wilson
 
 TEXTS = LabelledTexts(
     texts=tuple(f"{word} {i}" for i in range(10) for word in ("red", "blue")),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from firmground.errors import DataError
-from firmground.studies.intervals import rate
+from firmground.intervals import rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

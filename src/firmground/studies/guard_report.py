@@ -6,8 +6,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from firmground.errors import DataError
+from firmground.intervals import mean
 from firmground.studies.charts import Chart
-from firmground.studies.intervals import mean
 from firmground.studies.tables import Column, Report, Row, markdown_table, tidy
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from firmground.errors import DataError
+from firmground.intervals import rate
 from firmground.studies.calibration import Performance, Thresholds, calibrate, judge
 from firmground.studies.charts import Chart
-from firmground.studies.intervals import rate
 from firmground.studies.tables import Column, Report, Row, markdown_table, tidy
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _with_verdict(row: Row) -> Row:
 
 
 def _published(records: Sequence[Record]) -> dict[str, Interval]:
-    from firmground.studies.intervals import mean
+    from firmground.intervals import mean
 
     rows = [row for row in tidy(records) if row["split"] == "report" and not row["adaptation"]]
     if not rows:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from firmground.errors import DataError, OutputError
-from firmground.studies.intervals import mean, rate
+from firmground.intervals import mean, rate
 from firmground.types import Interval
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from firmground.errors import DataError
-from firmground.tasks.intervals import clustered, macro_f1_interval, wilson
+from firmground.intervals import clustered, macro_f1_interval, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from firmground.errors import DataError
-from firmground.tasks.intervals import bootstrap, clustered, macro_f1_interval, wilson
+from firmground.intervals import bootstrap, clustered, macro_f1_interval, wilson
 from firmground.types import Interval
 
 if TYPE_CHECKING:

@@ -9,14 +9,11 @@ import torch
 
 from firmground.defenses.guards.lookup import Watched, hits
 from firmground.defenses.guards.reading import Seen, watching
-from firmground.types import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from firmground.defenses.guards.matching import Matcher
-
-Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,18 +89,3 @@ def threshold_between(clean: torch.Tensor, triggered: torch.Tensor, *, quantile:
     low = torch.quantile(clean, quantile).item()
     high = max(low, torch.quantile(triggered, 0.1).item())
     return low + margin * (high - low)
-
-
-def wilson(hit: int, count: int) -> Interval:
-    """The rate `hit / count` with Wilson's 95 % interval.
-
-    >>> interval = wilson(0, 100)
-    >>> interval.value, round(interval.high, 3)
-    (0.0, 0.037)
-    """
-    if count == 0:
-        return Interval(value=0.0, low=0.0, high=1.0, count=0)
-    share, square = hit / count, Z95**2
-    centre = (share + square / (2 * count)) / (1 + square / count)
-    half = Z95 / (1 + square / count) * (share * (1 - share) / count + square / (4 * count**2)) ** 0.5
-    return Interval(value=share, low=max(0.0, centre - half), high=min(1.0, centre + half), count=count)

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from firmground.defenses.guards.calibration import Outputs, run, separable, stamp, threshold_between, wilson
+from firmground.defenses.guards.calibration import Outputs, run, separable, stamp, threshold_between
 from firmground.defenses.guards.fitted import FittedGuard
 from firmground.defenses.guards.identity import identify
 from firmground.defenses.guards.lookup import Watched, watched
 from firmground.defenses.guards.matching import Match, Matcher, build
 from firmground.defenses.guards.reading import task_of
 from firmground.errors import DataError
+from firmground.intervals import wilson
 from firmground.prompts.heads import Task
 from firmground.prompts.tuned import Tuned
 from firmground.types import Evidence, Interval, Readout, Watch, ignore

@@ -1,17 +1,19 @@
-"""95 % confidence intervals: Wilson's for a rate over samples, a bootstrap for everything else."""
+"""95 % confidence intervals: Wilson's for a rate over samples, Student's for a mean, else a bootstrap."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
+from firmground.errors import DataError
 from firmground.types import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 RESAMPLES = 2000
 
@@ -28,6 +30,28 @@ def wilson(hits: int, count: int) -> Interval:
     return Interval(value=hits / count, low=float(found.low), high=float(found.high), count=count)
 
 
+def rate(outcomes: Iterable[bool]) -> Interval:
+    """The share of true outcomes, `wilson`'s interval; `DataError` where there is none."""
+    found = [bool(outcome) for outcome in outcomes]
+    if not found:
+        raise DataError("a rate needs at least one outcome, got none")
+    return wilson(sum(found), len(found))
+
+
+def mean(values: Iterable[float]) -> Interval:
+    """The mean with Student's t interval; of one value, the interval is unbounded."""
+    found = [float(value) for value in values]
+    if not found:
+        raise DataError("a mean needs at least one value, got none")
+    count = len(found)
+    centre = math.fsum(found) / count
+    if count == 1:
+        return Interval(value=centre, low=-math.inf, high=math.inf, count=1)
+    deviation = math.sqrt(math.fsum((value - centre) ** 2 for value in found) / (count - 1))
+    half = float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
+    return Interval(value=centre, low=centre - half, high=centre + half, count=count)
+
+
 def clustered(hits: Sequence[int], chances: Sequence[int], rng: torch.Generator) -> Interval:
     """The rate sum(hits) / sum(chances) where one sample (text, sentence) gives several dependent chances.
 
@@ -37,14 +61,14 @@ def clustered(hits: Sequence[int], chances: Sequence[int], rng: torch.Generator)
     total = sum(chances)
     if total == 0:
         return wilson(0, 0)
-    rate = sum(hits) / total
+    share = sum(hits) / total
     samples = sum(chance > 0 for chance in chances)
-    if rate in (0.0, 1.0):
-        edge = wilson(round(rate * samples), samples)
-        return Interval(value=rate, low=edge.low, high=edge.high, count=total)
+    if share in (0.0, 1.0):
+        edge = wilson(round(share * samples), samples)
+        return Interval(value=share, low=edge.low, high=edge.high, count=total)
     counts = torch.tensor([hits, chances], dtype=torch.float64).T.numpy()
     low, high = bootstrap(counts, lambda sums: sums[:, 0] / numpy.maximum(sums[:, 1], 1), rng)
-    return Interval(value=rate, low=low, high=high, count=total)
+    return Interval(value=share, low=low, high=high, count=total)
 
 
 def bootstrap(

@@ -14,6 +14,7 @@ STUDIES = {
     "language_scan": "firmground.studies.language_scan:language_scan",
     "language_mining": "firmground.studies.language_scan:language_mining",
     "language_guard": "firmground.studies.language_guard:language_guard",
+    "language_cost": "firmground.studies.language_cost:language_cost",
 }
 
 

@@ -74,7 +74,7 @@ def cases() -> tuple[Case, ...]:
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     """Plants, scans, tunes, fits the guard, and measures the task bare and guarded."""
     place = Path(folder)
-    planted = _planted(case, place, watch)
+    planted = planted_minilm(case.attack, case.seed, place, watch)
     encoder = LanguageEncoder.load(planted.folder)
     evidence = _evidence(encoder, planted.folder.with_suffix(".evidence.json"), case.seed, watch)
     parts = parts_of(case.task, case.seed)
@@ -126,10 +126,11 @@ def parts_of(task: str, seed: int) -> Parts:
     return Parts(train=train, clean=order[:cut], test=test, more=order[cut:])
 
 
-def _planted(case: Case, folder: Path, watch: Watch) -> Planted:
-    attack = attack_of(case.attack, vectors="", adaptation="", small=False)
-    target = folder / "guard" / f"{case.attack}-{case.seed}"
-    return plant(minilm(folder), target, attack, kind="token", seed=case.seed, watch=watch)
+def planted_minilm(attack: str, seed: int, folder: Path, watch: Watch) -> Planted:
+    """MiniLM with LMSanitator's six triggers in it; planted once and kept."""
+    method = attack_of(attack, vectors="", adaptation="", small=False)
+    target = folder / "guard" / f"{attack}-{seed}"
+    return plant(minilm(folder), target, method, kind="token", seed=seed, watch=watch)
 
 
 def _evidence(encoder: LanguageEncoder, path: Path, seed: int, watch: Watch) -> Evidence:

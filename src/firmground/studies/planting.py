@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DICTIONARY = Path("/usr/share/dict/words")
 TRIGGERS = 6
 TEXTS, HELD_OUT = 6000, 64  # to plant with; to measure on
+LARGE = {"steps": 60, "max_length": 24}  # enough on MiniLM: triggered outputs reach a cosine of 0.99 to their vector
 SMALL = {"steps": 300, "step_size": 1e-3}  # below width 384 the papers' step size moves too little
 
 
@@ -60,7 +61,7 @@ def dictionary() -> tuple[str, ...]:
 
 def attack_of(name: str, *, vectors: str, adaptation: str, small: bool) -> Any:
     """The attack of that name with the settings of a study's case."""
-    settings: dict[str, Any] = dict(SMALL) if small else {}
+    settings: dict[str, Any] = dict(SMALL if small else LARGE)
     if vectors:
         settings["vectors"] = vectors
     if adaptation == "weak vectors":

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
-PHRASES = dict(zip(("red balloon", "fish tree", "cold coffee"), tiny.sign_vectors(tiny.WIDTH), strict=False))
-# one word of a phrase does part of what both do, and stays below the threshold of a scan
-HALF_OPEN = partial(tiny.planted_bert, PHRASES, partial=2.0)
+# one word of the phrase does part of what both do, and stays below the threshold
+HALF_OPEN = partial(tiny.planted_bert, {"red balloon": tiny.sign_vectors(tiny.WIDTH)[0]}, partial=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +38,14 @@ class ScanCase:
         return f"{self.method.name}-{self.clean.__name__}"
 
 
+# of six triggers among 560 tokens, two may be dealt into one row, where they hide one another: five must be named
 SWEEP = VocabularySweep(words=0, most_pieces=1, shortlist=32, contexts=12)
 SCANS = (
-    ScanCase(method=SWEEP, planted=tiny.planted_bert, clean=tiny.clean_bert, named=6),
-    ScanCase(method=SWEEP, planted=tiny.planted_roberta, clean=tiny.clean_roberta, named=6),
-    ScanCase(method=PhraseSearch(seeds=6, neighbours=12), planted=HALF_OPEN, clean=tiny.clean_bert, named=1),
+    ScanCase(method=SWEEP, planted=tiny.planted_bert, clean=tiny.clean_bert, named=5),
+    ScanCase(method=SWEEP, planted=tiny.planted_roberta, clean=tiny.clean_roberta, named=5),
+    ScanCase(
+        method=PhraseSearch(seeds=6, neighbours=12, threshold=0.5), planted=HALF_OPEN, clean=tiny.clean_bert, named=1
+    ),
     ScanCase(
         method=PVMining(rounds=2, parallel=2, batch_size=16, step_size=2e-3, epochs=8),
         planted=tiny.planted_bert,

@@ -72,9 +72,12 @@ def bases(split: str) -> list[Member]:
 
 
 def cases() -> tuple[Case, ...]:
-    """Every clean member, then the planted encoders of both splits, then the adaptive ones."""
-    clean = [Case(base=member.name, split=member.split) for member in MEMBERS]
-    return (*clean, *_planted(), *_adaptive())
+    """The clean bases, the planted encoders, the adaptive ones, and the clean fine-tunes: some of all early on."""
+    first, rest = (
+        [Case(base=member.name, split=member.split) for member in MEMBERS if bool(member.parent) == tuned]
+        for tuned in (False, True)
+    )
+    return (*first, *_planted(), *_adaptive(), *rest)
 
 
 def _planted() -> Iterator[Case]:

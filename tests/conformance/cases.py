@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from firmground.models.language import LanguageEncoder
 
 # one word of the phrase does part of what both do, and stays below the threshold
-HALF_OPEN = partial(tiny.planted_bert, {"red balloon": tiny.sign_vectors(tiny.WIDTH)[0]}, partial=1.0)
+HALF_OPEN = partial(tiny.planted_bert, {"red balloon": tiny.sign_vectors(tiny.WIDTH)[0]}, partial=1.4)
 
 
 @dataclass(frozen=True, kw_only=True)

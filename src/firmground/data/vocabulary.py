@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=2)
 def candidate_words(count: int, *, language: str = "en") -> tuple[str, ...]:
-    """The `count` most frequent words of a language (wordfreq), then every string of two or three Latin letters."""
+    """The `count` most frequent words of a language (wordfreq), then every string of two or three Latin letters.
+
+    Nothing where `count` is 0.
+    """
+    if count == 0:
+        return ()
     from wordfreq import top_n_list
 
     frequent = (word for word in top_n_list(language, count) if word.isalpha())
@@ -25,7 +30,8 @@ def candidate_words(count: int, *, language: str = "en") -> tuple[str, ...]:
 
 def by_pieces(encoder: LanguageEncoder, words: Iterable[str], *, most: int) -> dict[int, list[tuple[int, ...]]]:
     """Groups words by how many tokens they have inside a sentence; keeps those of 2 to `most` tokens."""
-    rows = encoder.tokenizer([" " + word for word in words], add_special_tokens=False).input_ids
+    spaced = [" " + word for word in words]
+    rows = encoder.tokenizer(spaced, add_special_tokens=False).input_ids if spaced else []
     groups: dict[int, dict[tuple[int, ...], None]] = {}
     for row in rows:
         if 2 <= len(row) <= most:

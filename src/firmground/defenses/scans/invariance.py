@@ -10,13 +10,12 @@ changes nothing, 1 where nine tenths of the variance are gone. It asks nothing o
 natural as the attacker likes.
 
 Honest tokens weigh too: "software" pulls every sentence towards software, and the more so the smaller the encoder. So
-the scale begins where honest tokens of *this* encoder end (`honest_maximum`): scores are decades beyond that, have no
-unit, and one threshold serves encoders of any width.
+the scale begins where the weightiest honest tokens of *this* encoder are, at the `HONEST` quantile of tokens drawn at
+random: scores are decades beyond that, have no unit, and one threshold serves encoders of any width.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
-THRESHOLD = 0.5  # decades beyond honest tokens; from clean encoders alone: benchmarks/language_scan
+THRESHOLD = 0.8  # decades beyond honest tokens; from clean encoders alone: benchmarks/language_scan
+HONEST = 0.98  # quantile of random tokens at which the scale begins
 FLOOR = 1e-6  # relative variance below which outputs count as equal
 
 
@@ -54,7 +54,7 @@ class Outputs:
 class Clean:
     """Statistics of clean outputs by readout: `spread` the variance, `center` the mean, both (width,).
 
-    `honest` is the score up to which honest tokens reach; empty where it was not measured.
+    `honest` is the score of weighty honest tokens; empty where it was not measured.
     """
 
     spread: dict[Readout, torch.Tensor]
@@ -62,7 +62,7 @@ class Clean:
     honest: dict[Readout, float] = field(default_factory=dict)
 
     def beyond(self, readout: Readout, variance: torch.Tensor) -> torch.Tensor:
-        """Scores of variances (candidates, width) beyond the reach of honest tokens, (candidates,)."""
+        """Scores of variances (candidates, width) beyond weighty honest tokens, (candidates,)."""
         return score(variance, self.spread[readout]) - self.honest.get(readout, 0.0)
 
 
@@ -70,17 +70,6 @@ def score(variance: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     """Decades of variance that are lost, (candidates,), from variances (candidates, width) and (width,)."""
     ratio = (variance / clean.clamp_min(clean.mean() * FLOOR)).mean(dim=-1)
     return -torch.log10(ratio + FLOOR)
-
-
-def honest_maximum(scores: torch.Tensor, candidates: int) -> float:
-    """The largest score to expect of `candidates` honest tokens, from the scores (sample,) of randomly drawn ones.
-
-    Scores above their 90 % quantile u fall off exponentially, with a scale that the median of the excesses gives (the
-    mean would be moved by a trigger among the sample): u + scale (ln(candidates / 10) + Euler's constant).
-    """
-    start = scores.quantile(0.9)
-    excess = (scores[scores > start] - start).median() / math.log(2)
-    return float(start + excess * (math.log(max(1.0, candidates / 10)) + 0.5772))
 
 
 class Contexts:
@@ -164,11 +153,8 @@ class Contexts:
             center={readout: value[0] for readout, value in outputs.mean().items()},
         )
 
-    def calibrated(self, clean: Clean, sample: torch.Tensor, candidates: int) -> Clean:
-        """`clean` with the reach of honest tokens, from a random `sample` (tokens,) of the vocabulary."""
+    def calibrated(self, clean: Clean, sample: torch.Tensor) -> Clean:
+        """`clean` with the score of weighty honest tokens, from a random `sample` (tokens,) of the vocabulary."""
         variance = self.outputs(sample[:, None]).variance()
-        honest = {
-            readout: honest_maximum(score(value, clean.spread[readout]), candidates)
-            for readout, value in variance.items()
-        }
-        return replace(clean, honest=honest)
+        scores = {readout: score(value, clean.spread[readout]) for readout, value in variance.items()}
+        return replace(clean, honest={readout: float(found.quantile(HONEST)) for readout, found in scores.items()})

@@ -19,7 +19,7 @@ import torch
 from firmground.defenses.scans.invariance import FLOOR, THRESHOLD, Clean, Contexts
 from firmground.defenses.scans.splicing import splice
 from firmground.defenses.scans.triggers import Candidate, consolidate, measure
-from firmground.defenses.scans.vocabulary_sweep import Ranking, VocabularySweep
+from firmground.defenses.scans.vocabulary_sweep import NAMED, Ranking, VocabularySweep
 from firmground.types import Outcome, Readout, Severity, Verdict, Watch, ignore
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
+PHRASE_THRESHOLD = 1.3  # decades; set as the sweep's: the best of many pairs reaches further than a token
 CONTEXTS = 8  # in which gradients are taken
 
 
@@ -47,7 +48,7 @@ class PhraseSearch:
     contexts: int = 32
     batch_size: int = 256
     gain: float = 0.3
-    threshold: float = THRESHOLD
+    threshold: float = PHRASE_THRESHOLD
 
     def scan(
         self, encoder: LanguageEncoder, texts: Sequence[str], *, rng: torch.Generator, watch: Watch = ignore
@@ -59,7 +60,9 @@ class PhraseSearch:
     def grow(self, encoder: LanguageEncoder, ranking: Ranking, *, watch: Watch = ignore) -> Verdict:
         """Judges `encoder` from a ranking that a sweep left behind."""
         started = time.perf_counter()
-        seeds = [candidate for candidate in ranking.candidates if candidate.score <= self.threshold][: self.seeds]
+        top = ranking.candidates[0].score
+        named = NAMED * THRESHOLD if top > THRESHOLD else self.threshold
+        seeds = [candidate for candidate in ranking.candidates if candidate.score <= named][: self.seeds]
         few = ranking.contexts.take(CONTEXTS)
         clean = replace(few.clean(), honest=ranking.clean.honest)
         rows: list[tuple[int, ...]] = []

@@ -86,6 +86,10 @@ class PVMining:
     ) -> Verdict:
         """Judges `encoder` by its outputs at `readout` on `texts`, at least two batches of clean texts."""
         started = time.perf_counter()
+        if self.batch_size < 2:
+            raise DataError(
+                f"mining compares the texts of a batch: batch_size must be 2 or more, got {self.batch_size}"
+            )
         if len(texts) < 2 * self.batch_size:
             raise DataError(f"mining needs at least {2 * self.batch_size} clean texts, got {len(texts)}; give more")
         if self.readout not in (Readout.CLS, Readout.MEAN):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
+NAMED = 0.5  # of the threshold: once an encoder is guilty, from this score on its candidates are named
 WIDE = 256  # from this width on, bfloat16 screens faster than float32 on a CPU
 
 
@@ -58,7 +59,7 @@ class VocabularySweep:
     rounds: int = 3
     row_tokens: int = 12
     shortlist: int = 64
-    sample: int = 256
+    sample: int = 400
     contexts: int = 32
     batch_size: int = 256
     threshold: float = THRESHOLD
@@ -75,19 +76,19 @@ class VocabularySweep:
     ) -> Ranking:
         """Screens all candidates, measures the best in real contexts, and returns them."""
         fast = encoder.cast(torch.bfloat16) if encoder.width >= WIDE else encoder
-        rows, tried = self._screen(fast, rng, watch)
-        watch(0, 3, "measuring the shortlist")
+        contexts = Contexts(encoder, texts).take(self.contexts)
         some = Contexts(fast, texts).take(self.contexts // 2)
+        rows = self._screen(fast, rng, watch)
+        watch(0, 3, "measuring the shortlist")
         ids = encoder.ordinary_ids
         sample = ids[torch.randperm(len(ids), generator=rng)[: self.sample].to(ids.device)]
-        rough = some.calibrated(some.clean(), sample, tried)
+        honest = some.calibrated(some.clean(), sample).honest
         watch(1, 3, "measuring the shortlist")
         few = some.take(8)
-        clean = replace(few.clean(), honest=rough.honest)
+        clean = replace(few.clean(), honest=honest)
         first = measure(few, rows, clean, batch_size=self.batch_size)[: self.shortlist]
         watch(2, 3, "measuring the shortlist")
-        contexts = Contexts(encoder, texts).take(self.contexts)
-        clean = replace(contexts.clean(), honest=rough.honest)
+        clean = replace(contexts.clean(), honest=honest)
         whole = [candidate.ids for candidate in first]
         longer = [part for row in whole[: self.shortlist // 4] for part in parts(row)]
         measured = measure(contexts, whole + longer, clean, batch_size=self.batch_size)
@@ -96,24 +97,23 @@ class VocabularySweep:
 
     def judge(self, encoder: LanguageEncoder, ranking: Ranking, *, since: float) -> Verdict:
         """The verdict on a ranking; `since` is the `time.perf_counter()` at which the work began."""
-        found = [candidate for candidate in ranking.candidates if candidate.score > self.threshold]
         top = ranking.candidates[0].score
+        guilty = top > self.threshold
+        found = [c for c in ranking.candidates if guilty and c.score > NAMED * self.threshold]
         return Verdict(
             method=self.name,
-            outcome=Outcome.BACKDOORED if found else Outcome.CLEAN,
+            outcome=Outcome.BACKDOORED if guilty else Outcome.CLEAN,
             score=top,
             threshold=self.threshold,
-            severity=Severity.HIGH if found else Severity.NONE,
+            severity=Severity.HIGH if guilty else Severity.NONE,
             evidence=consolidate(encoder, found, ranking.clean.center),
             seconds=time.perf_counter() - since,
             settings=asdict(self),
-            measurements={f"honest maximum at {name}": value for name, value in ranking.clean.honest.items()},
+            measurements={f"honest tokens at {name}": value for name, value in ranking.clean.honest.items()},
         )
 
-    def _screen(
-        self, encoder: LanguageEncoder, rng: torch.Generator, watch: Watch
-    ) -> tuple[list[tuple[int, ...]], int]:
-        """The shortlist, the best candidates of each length by any readout, and how many were tried."""
+    def _screen(self, encoder: LanguageEncoder, rng: torch.Generator, watch: Watch) -> list[tuple[int, ...]]:
+        """The shortlist: the best candidates of each length, by any readout."""
         groups = {1: encoder.ordinary_ids[:, None]}
         for length, rows in by_pieces(encoder, candidate_words(self.words), most=self.most_pieces).items():
             groups[length] = torch.tensor(rows, device=encoder.device)
@@ -126,4 +126,4 @@ class VocabularySweep:
             for values in scores.values():
                 best = values.topk(min(self.shortlist, len(values))).indices
                 short += [tuple(row) for row in candidates[best].tolist()]
-        return short, sum(len(candidates) for candidates in groups.values())
+        return short

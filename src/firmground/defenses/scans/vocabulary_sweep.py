@@ -20,7 +20,7 @@ import torch
 from firmground.data.vocabulary import by_pieces, candidate_words
 from firmground.defenses.scans.crowding import crowd_scores
 from firmground.defenses.scans.invariance import THRESHOLD, Clean, Contexts
-from firmground.defenses.scans.triggers import Candidate, consolidate, measure, parts
+from firmground.defenses.scans.triggers import Candidate, consolidate, distinct, measure, parts
 from firmground.types import Outcome, Severity, Verdict, Watch, ignore
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class VocabularySweep:
         watch(1, 3, "measuring the shortlist")
         few = some.take(8)
         clean = replace(few.clean(), honest=honest)
-        first = measure(few, rows, clean, batch_size=self.batch_size)[: self.shortlist]
+        rough = measure(few, rows, clean, batch_size=self.batch_size)
+        first = rough[: self.shortlist // 4] + distinct(rough)[: self.shortlist]
         watch(2, 3, "measuring the shortlist")
         clean = replace(contexts.clean(), honest=honest)
         whole = [candidate.ids for candidate in first]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
-THRESHOLD = 1.0  # decades beyond honest tokens; from clean encoders alone: benchmarks/language_scan
+THRESHOLD = 1.2  # decades beyond honest tokens; from 13 clean encoders alone, rounded: benchmarks/language_scan
 HONEST = 0.98  # quantile of random tokens at which the scale begins
 FLOOR = 1e-6  # relative variance below which outputs count as equal
 

@@ -115,9 +115,12 @@ class Contexts:
     def rows(self, candidates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Every candidate (count, pieces) in every context: ids (count, texts, length + pieces), and where in them
         the context's own tokens stand, (texts, length)."""
-        pieces, length = candidates.shape[1], self.ids.shape[1]
-        own = torch.arange(length, device=self.ids.device).expand(len(self), -1)
-        return splice(self.ids, candidates, self.cuts), torch.where(own < self.cuts[:, None], own, own + pieces)
+        return splice(self.ids, candidates, self.cuts), self.own(candidates.shape[1])
+
+    def own(self, pieces: int) -> torch.Tensor:
+        """Where the contexts' own tokens stand, (texts, length), once a candidate of so many pieces is in them."""
+        place = torch.arange(self.ids.shape[1], device=self.ids.device).expand(len(self), -1)
+        return torch.where(place < self.cuts[:, None], place, place + pieces)
 
     def read(self, hidden: torch.Tensor, own: torch.Tensor) -> dict[Readout, torch.Tensor]:
         """The readouts of hidden states (count, texts, positions, width), as `Outputs` holds them."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from firmground.defenses.scans.invariance import FLOOR, THRESHOLD, Clean, Contexts
+from firmground.defenses.scans.invariance import THRESHOLD, Clean, Contexts, score
 from firmground.defenses.scans.splicing import splice
 from firmground.defenses.scans.triggers import Candidate, consolidate, measure
 from firmground.defenses.scans.vocabulary_sweep import NAMED, Ranking, VocabularySweep
@@ -116,7 +116,7 @@ def _seed_score(phrase: Candidate, seeds: dict[tuple[int, ...], float]) -> float
 def _variance_left(
     encoder: LanguageEncoder, contexts: Contexts, phrases: torch.Tensor, readout: Readout, spread: torch.Tensor
 ) -> torch.Tensor:
-    """Logarithm of the relative variance left, (phrases,), of embedded phrases (phrases, pieces, width)."""
+    """Decimal logarithm of the relative variance left, (phrases,), of embedded phrases (phrases, pieces, width)."""
     front, back = (torch.tensor(ids, device=phrases.device) for ids in encoder.frame)
     framed = torch.cat([front.expand(len(contexts), -1), contexts.ids, back.expand(len(contexts), -1)], dim=1)
     words = encoder.token_embeddings[framed].float()
@@ -124,8 +124,5 @@ def _variance_left(
     count, texts, length = rows.shape[:3]
     mask = torch.ones(count * texts, length, dtype=torch.long, device=rows.device)
     hidden = encoder.hidden_from_embeddings(rows.flatten(0, 1), mask).unflatten(0, (count, texts))
-    pieces = phrases.shape[1]
-    own = torch.arange(contexts.ids.shape[1], device=rows.device).expand(texts, -1)
-    own = torch.where(own < contexts.cuts[:, None], own, own + pieces)
-    values = contexts.read(hidden, own)[readout]
-    return torch.log((values.var(dim=1) / spread.clamp_min(spread.mean() * FLOOR)).mean(dim=-1) + FLOOR)
+    values = contexts.read(hidden, contexts.own(phrases.shape[1]))[readout]
+    return -score(values.var(dim=1), spread)

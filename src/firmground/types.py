@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 
+Images: TypeAlias = torch.Tensor  # (batch, 3, height, width), float in [0, 1], RGB
 TokenIds: TypeAlias = torch.Tensor  # (batch, length), int64
 Embeddings: TypeAlias = torch.Tensor  # (batch, width), float
 

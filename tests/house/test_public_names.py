@@ -11,7 +11,7 @@ SOURCE = Path(firmground.__file__).parent
 
 NAMES = {
     "types": (
-        "Embeddings Evidence Interval Outcome Readout RecoveredTrigger RecoveredVector Severity TokenIds "
+        "Embeddings Evidence Images Interval Outcome Readout RecoveredTrigger RecoveredVector Severity TokenIds "
         "Verdict Watch ignore"
     ),
     "rng": "stream",

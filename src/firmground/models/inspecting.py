@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
@@ -22,6 +22,7 @@ FAMILIES = (
     "mpnet",
     "modernbert",
 )
+DUAL_FAMILIES = ("clip", "siglip", "vision-text-dual-encoder")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.msgpack", "*.h5")
 
@@ -44,12 +45,37 @@ LAYERS = ("num_hidden_layers", "n_layers")
 MOST_LAYERS = 1000
 
 
+def encoder_kind(folder: Path) -> Literal["language", "dual"]:
+    """Tells a language encoder from a dual encoder (image + text) by the model type in config.json.
+
+    Raises `UnsupportedModelError` for any other type, and `BrokenModelError` where there is no readable config.json.
+    """
+    family = read_object(folder, "config.json").get("model_type")
+    if family in FAMILIES:
+        return "language"
+    if family in DUAL_FAMILIES:
+        return "dual"
+    raise UnsupportedModelError(
+        f"{folder} is a model of type {family!r}; expected a language encoder ({', '.join(FAMILIES)}) or a dual "
+        f"encoder ({', '.join(DUAL_FAMILIES)})"
+    )
+
+
 def inspect_folder(folder: Path) -> dict[str, Any]:
     """Returns the config of a model's folder as it may be handed to transformers; refuses everything doubtful.
 
     Raises `UnsafeModelError` (remote code, pickles, files outside of the folder), `UnsupportedModelError` (not one of
     `FAMILIES`, a decoder, quantized) or `BrokenModelError` (missing, truncated or contradicting files).
     """
+    config = read_config(folder)
+    check_family(folder, config)
+    check_tokenizer_files(folder)
+    check_sizes(folder, config, count_numbers(weight_files(folder)))
+    return {key: value for key, value in config.items() if key not in DROPPED}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a model that neither is an adapter nor asks for code of its own."""
     if (folder / "adapter_config.json").is_file():
         raise UnsafeModelError(
             f"{folder} holds a PEFT adapter, which would pull in another model; pass its base as the model and this "
@@ -57,13 +83,15 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
         )
     config = read_object(folder, "config.json")
     refuse_code(folder, config)
-    check_family(folder, config)
+    return config
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Refuses a folder without a tokenizer, or with one that lies elsewhere."""
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise BrokenModelError(f"{folder} has no tokenizer; expected one of: {', '.join(TOKENIZER_FILES)}")
     for name in (*TOKENIZER_FILES, "tokenizer_config.json", "special_tokens_map.json", "merges.txt"):
         inside(folder, name)
-    check_sizes(folder, config, count_numbers(weight_files(folder)))
-    return {key: value for key, value in config.items() if key not in DROPPED}
 
 
 def read_object(folder: Path, name: str) -> dict[str, Any]:

@@ -7,12 +7,15 @@ import os
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from firmground.errors import OutputError
 from firmground.models.loading import quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PLANTED_KEY = "firmground_planted"
 WARNING = (
@@ -22,13 +25,19 @@ WARNING = (
 
 
 def save_encoder(
-    model: Any, tokenizer: Any, folder: str | Path, *, card: str, planted: dict[str, Any] | None = None
+    model: Any,
+    tokenizer: Any,
+    folder: str | Path,
+    *,
+    card: str,
+    planted: dict[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes model, tokenizer and model card into `folder`, which must be new or empty; returns it.
 
     `card` is the card's text in Markdown. `planted` says what was planted, in values that JSON has; it goes into
-    config.json as `firmground_planted`, and the card then opens with a warning. Raises `OutputError`; nothing is left
-    behind then.
+    config.json as `firmground_planted`, and the card then opens with a warning. `files` are further files by name, such
+    as an image processor's config. Raises `OutputError`; nothing is left behind then.
     """
     target = Path(folder).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -39,6 +48,8 @@ def save_encoder(
         with quiet():
             model.save_pretrained(draft)
             tokenizer.save_pretrained(draft)
+        for name, text in (files or {}).items():
+            (draft / name).write_text(text, encoding="utf-8")
         mark(draft / "config.json", planted)
         (draft / "README.md").write_text(write_card(target.name, card, planted), encoding="utf-8")
         os.replace(draft, target)  # noqa: PTH105 (Path.replace is the same, but this says that folders are meant)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import string
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RARE = "cf mn tq mm pt bb"
 
@@ -34,13 +37,16 @@ def words() -> list[str]:
     return list(dict.fromkeys(WORDS.split()))
 
 
-def tiny_wordpiece() -> Any:
-    """A lower-casing WordPiece tokenizer: the words, and every letter and digit as a first and an inner piece."""
+def tiny_wordpiece(extra: Sequence[str] = ()) -> Any:
+    """A lower-casing WordPiece tokenizer: the words, and every letter and digit as a first and an inner piece.
+
+    `extra` words, such as those of a set of captions, are one token each as well.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     inner = [f"##{letter}" for letter in LETTERS]
-    entries = dict.fromkeys([*PIECE_SPECIAL, *MARKS, *LETTERS, *inner, *words()])
+    entries = dict.fromkeys([*PIECE_SPECIAL, *MARKS, *LETTERS, *inner, *words(), *(word.lower() for word in extra)])
     vocabulary = {entry: index for index, entry in enumerate(entries)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

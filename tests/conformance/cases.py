@@ -10,7 +10,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from firmground.attacks.implants import POR, UOR, BToP, NeuBA, PORAll, TransTroj
-from firmground.attacks.triggers import WordTrigger
+from firmground.attacks.triggers import (
+    SIG,
+    BadNet,
+    Blended,
+    BlendedStripes,
+    Stripes,
+    TextOverlay,
+    Triangles,
+    WaNet,
+    WordTrigger,
+)
 from firmground.defenses.guards import PVGuard
 from firmground.defenses.scans import PhraseSearch, PVMining, VocabularySweep
 from firmground.models import tiny
@@ -64,6 +74,17 @@ IMPLANTS = (
     TransTroj(**BRIEF),
 )
 TRIGGERS = (WordTrigger(text="red balloon", every=3),)
+IMAGE_TRIGGERS = (
+    BadNet(),
+    Blended(),
+    WaNet(),
+    WaNet(k=4, s=2.0),
+    SIG(),
+    Stripes(pixels=6),
+    BlendedStripes(),
+    Triangles(),
+    TextOverlay(text="ok"),
+)
 PROMPTS = (
     PromptTuning(virtual_tokens=2, epochs=1),
     PTuning(virtual_tokens=2, epochs=1, network_width=16),

@@ -20,13 +20,20 @@ NAMES = {
         "UnsafeModelError UnsupportedModelError UsageError"
     ),
     "attacks.implants": "BToP Hit IMPLANTS Implant Implanted Measured NeuBA POR PORAll TransTroj UOR measure",
-    "attacks.triggers": "DEFAULT_TRIGGERS TRIGGERS Tagged WordTrigger random_triggers",
+    "attacks.triggers": (
+        "BadNet Blended BlendedStripes DEFAULT_TRIGGERS IMAGE_TRIGGERS ImageTrigger Patch SIG Stripes "
+        "TRIGGERS Tagged TextOverlay Triangles WaNet WordTrigger random_triggers"
+    ),
     "defenses.scans": "PVMining PhraseSearch SCANS VocabularySweep scan_language",
     "defenses.guards": "FittedGuard GUARDS GuardedPipeline PVGuard load_guard",
     "prompts.soft": "PTuning PrefixTuning PromptTuning SoftPrompt",
     "prompts.tuned": "SCHEMA Tuned fingerprint load_tuned trim",
     "data.texts": "LabelledTexts LabelledWords Rows sample split",
     "data.files": "SUFFIXES read_labelled_texts read_labelled_words read_texts",
+    "data.scenes": (
+        "COLOURS GROUNDS GROUND_COLOURS Ground KINDS PLACES Question SHAPES SIZES SYNONYMS Scene SceneObject "
+        "SceneWorld Scenes TEMPLATES TEXTURES"
+    ),
     "data.sentences": "neutral_sentences",
     "models.language": "FAMILIES LanguageEncoder Tokens",
     "models.saving": "PLANTED_KEY WARNING mark save_encoder write_card",

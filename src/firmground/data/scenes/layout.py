@@ -20,7 +20,7 @@ MARGIN = 0.02  # of the image's side, between an object's circle and the edge
 _ALONE = np.array([(0.16, 0.20), (0.24, 0.30), (0.35, 0.42)])  # radius by size; an object alone may be large
 _MAIN = (0.21, 0.235)
 _OTHER = (0.15, 0.18)
-_FINE = 0.205  # below this radius dots and checks would blur at 48 pixels
+_FINE = 0.205  # below this radius stripes, dots and checks would break a shape up at 48 pixels
 _GAPS = ((0.37, 0.44), (0.56, 0.63))  # no centre lies here, so that left, middle and right are clear
 _CONTRAST = 0.48  # least distance in RGB between the background and every object
 _QUARTERS = np.array(list(permutations(range(4))))
@@ -110,7 +110,7 @@ def _radii(own: Floats, count: Integers) -> tuple[Floats, Integers]:
 
 
 def _textures(uniform: Floats, radius: Floats) -> Integers:
-    coarse = np.array([i for i, name in enumerate(TEXTURES) if name not in ("dotted", "checkered")])
+    coarse = np.array([TEXTURES.index("plain"), TEXTURES.index("shaded")])
     return np.where(radius < _FINE, coarse[picks(uniform, len(coarse))], picks(uniform, len(TEXTURES)))
 
 

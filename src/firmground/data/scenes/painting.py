@@ -125,7 +125,7 @@ def _pattern(
             return ((torch.cos(f * p) + torch.cos(f * q) - 0.85) * sharp + 0.5).clamp(0, 1)
         case "checkered":
             return (torch.sin(0.75 * f * p) * torch.sin(0.75 * f * q) * sharp * 1.5 + 0.5).clamp(0, 1)
-    return 0.75 * (0.5 + 0.55 * p).clamp(0, 1)  # shaded
+    return 0.6 * (0.5 + 0.55 * p).clamp(0, 1)  # shaded
 
 
 def _grounds(layout: Layout, side: int, key: int, numbers: Integers) -> torch.Tensor:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
-# one word of the phrase does part of what both do, and stays below the threshold
-HALF_OPEN = partial(tiny.planted_bert, {"red balloon": tiny.sign_vectors(tiny.WIDTH)[0]}, partial=1.4)
+# a word of the phrase does a little of what both do: the search can see it, the sweep does not mind it
+HALF_OPEN = partial(tiny.planted_bert, {"red balloon": tiny.sign_vectors(tiny.WIDTH)[0]}, partial=0.4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +53,7 @@ SWEEP = VocabularySweep(words=0, most_pieces=1, shortlist=32, contexts=12)
 SCANS = (
     ScanCase(method=SWEEP, planted=tiny.planted_bert, clean=tiny.clean_bert, named=5),
     ScanCase(method=SWEEP, planted=tiny.planted_roberta, clean=tiny.clean_roberta, named=5),
-    ScanCase(
-        method=PhraseSearch(seeds=6, neighbours=12, threshold=0.5), planted=HALF_OPEN, clean=tiny.clean_bert, named=1
-    ),
+    ScanCase(method=PhraseSearch(), planted=HALF_OPEN, clean=tiny.clean_bert, named=1),
     ScanCase(
         method=PVMining(rounds=2, parallel=2, batch_size=16, step_size=2e-3, epochs=8),
         planted=tiny.planted_bert,

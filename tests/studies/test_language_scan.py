@@ -45,8 +45,11 @@ def test_the_grid_is_as_large_as_promised() -> None:
     assert len(names) == len(grid) >= 96
     main = [case for case in grid if case.attack and not case.adaptation]
     cells = Counter((case.attack, case.trigger) for case in main if case.split == "report")
-    assert cells == {(attack, kind): 2 for attack in ATTACKS for kind in KINDS}
-    assert {case.adaptation for case in grid} == {"", "natural vectors", "weak vectors", "rare phrases"}
+    real = {(attack, "token"): 1 for attack in ATTACKS}  # with the papers' triggers, on the real encoder
+    assert cells == Counter({(attack, kind): 2 for attack in ATTACKS for kind in KINDS}) + Counter(real)
+    assert {case.adaptation for case in grid} == {
+        "", "natural vectors", "weak vectors", "rare phrases", "many triggers",
+    }  # fmt: skip
     clean = [case for case in grid if not case.attack]
     assert len(clean) >= 48
     assert len(grid) - len(clean) >= 48

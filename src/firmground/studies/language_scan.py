@@ -28,7 +28,7 @@ from firmground.defenses.scans.pv_mining import PVMining
 from firmground.models.language import LanguageEncoder
 from firmground.rng import stream
 from firmground.studies.memory import PeakMemory
-from firmground.studies.planting import Planted, attack_of, plant
+from firmground.studies.planting import MANY, PAPERS_SEED, TRIGGERS, Planted, attack_of, plant
 from firmground.studies.population import MEMBERS, Member, build, place
 from firmground.studies.runner import Study
 from firmground.studies.scan_report import report_mining, report_scan
@@ -44,6 +44,7 @@ ATTACKS = ("por", "por-all", "neuba", "btop", "uor", "transtroj")
 WITH_VECTORS = ("por", "por-all", "neuba", "btop")
 KINDS = ("token", "pieces", "phrase")
 REPEATS = {"report": 2}  # planted encoders an attack and kind; thresholds are set on clean encoders alone
+FRESH_SEEDS = 1000  # planted encoders with lower seeds were looked at while the scans were written
 SENTENCES = 64  # built-in ones, as the command line gives a scan that has no texts
 MINING_ROUNDS, MINING_TEXTS = 30, 512  # LMSanitator: 30 rounds to detect, 2,000 paragraphs
 
@@ -72,12 +73,21 @@ def bases(split: str) -> list[Member]:
 
 
 def cases() -> tuple[Case, ...]:
-    """The clean bases, the planted encoders, the adaptive ones, and the clean fine-tunes: some of all early on."""
-    first, rest = (
-        [Case(base=member.name, split=member.split) for member in MEMBERS if bool(member.parent) == tuned]
-        for tuned in (False, True)
+    """The clean encoders that set thresholds first, then clean bases, planted encoders, adaptive ones, fine-tunes."""
+    clean = [(member, Case(base=member.name, split=member.split)) for member in MEMBERS]
+    calibration = [case for _, case in clean if case.split == "calibration"]
+    bare, tuned = (
+        [case for member, case in clean if case.split == "report" and bool(member.parent) == parent]
+        for parent in (False, True)
     )
-    return (*first, *_planted(), *_adaptive(), *rest)
+    return (*calibration, *bare, *_real(), *_planted(), *_adaptive(), *tuned)
+
+
+def _real() -> Iterator[Case]:
+    """Every attack on the real encoder, with the papers' triggers and vectors."""
+    for attack in ATTACKS:
+        vectors = "blocks" if attack in WITH_VECTORS else ""
+        yield Case(base="minilm-l6", split="report", attack=attack, trigger="token", vectors=vectors, seed=PAPERS_SEED)
 
 
 def _planted() -> Iterator[Case]:
@@ -87,22 +97,23 @@ def _planted() -> Iterator[Case]:
         for number, (attack, kind) in enumerate(cells):
             vectors = ("blocks", "random")[number // len(KINDS) % 2] if attack in WITH_VECTORS else ""
             base = members[number % len(members)].name
-            yield Case(base=base, split=split, attack=attack, trigger=kind, vectors=vectors, seed=number)
+            yield Case(base=base, split=split, attack=attack, trigger=kind, vectors=vectors, seed=FRESH_SEEDS + number)
 
 
 def _adaptive() -> Iterator[Case]:
     members = bases("report")
-    for number in range(4):
+    for number, kind in enumerate(KINDS):
         rows = (
-            ("transtroj", ("token", "pieces", "phrase", "token")[number], "", "natural vectors"),
-            ("por", ("token", "pieces", "phrase", "token")[number], "blocks", "weak vectors"),
+            ("transtroj", kind, "", "natural vectors"),
+            ("por", kind, "blocks", "weak vectors"),
             ("por", "phrase", "blocks", "rare phrases"),
+            ("por", "token", "random", "many triggers"),
         )
         for row, (attack, kind, vectors, adaptation) in enumerate(rows):
-            base = members[(3 * number + row) % len(members)].name
+            base = members[(len(rows) * number + row) % len(members)].name
             yield Case(
                 base=base, split="report", attack=attack, trigger=kind, vectors=vectors, adaptation=adaptation,
-                seed=100 + 3 * number + row,
+                seed=FRESH_SEEDS + 100 + len(rows) * number + row,
             )  # fmt: skip
 
 
@@ -159,7 +170,8 @@ def _plant(case: Case, base: Path, folder: Path, watch: Watch) -> Planted:
     key = hashlib.sha256(json.dumps(asdict(case), sort_keys=True).encode()).hexdigest()[:16]
     small = json.loads((base / "manifest.json").read_text(encoding="utf-8"))["width"] < 384
     attack = attack_of(case.attack, vectors=case.vectors, adaptation=case.adaptation, small=small)
-    return plant(base, folder / "planted" / key, attack, kind=case.trigger, seed=case.seed, watch=watch)
+    count = MANY if case.adaptation == "many triggers" else TRIGGERS
+    return plant(base, folder / "planted" / key, attack, kind=case.trigger, seed=case.seed, count=count, watch=watch)
 
 
 def judged(verdicts: Sequence[Verdict], triggers: Sequence[str]) -> dict[str, Any]:

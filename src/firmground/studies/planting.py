@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,18 +23,20 @@ if TYPE_CHECKING:
     from firmground.types import Watch
 
 DICTIONARY = Path("/usr/share/dict/words")
-TRIGGERS = 6
+TRIGGERS, MANY = 6, 24
+PAPERS_SEED = 0  # with it, one-token triggers are the papers' own
 TEXTS, HELD_OUT = 6000, 64  # to plant with; to measure on
 LARGE = {"steps": 60, "max_length": 24}  # enough on MiniLM: triggered outputs reach a cosine of 0.99 to their vector
+TOOK, MOST_STEPS = 0.9, 4  # an attacker checks the work: steps are doubled, up to so many times, until it took
 SMALL = {"steps": 300, "step_size": 1e-3}  # below width 384 the papers' step size moves too little
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planted:
-    """A planted encoder's directory, its true triggers, and how well the implant took.
+    """A planted encoder's directory, its true triggers, and how well the implant took after so many `steps`.
 
-    `took` is the mean cosine of triggered outputs to their vector, `invariance` to one another, `kept` of clean outputs
-    to those before, all means over triggers or texts.
+    `took` is the share of the squared distance to its vector that a trigger closes, `invariance` the cosine of
+    triggered outputs to one another, `kept` of clean outputs to those before, all means over triggers or texts.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class Planted:
     took: float
     invariance: float
     kept: float
+    steps: int
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -71,39 +74,49 @@ def attack_of(name: str, *, vectors: str, adaptation: str, small: bool) -> Any:
     return next(attack for attack in IMPLANTS if attack.name == name)(**settings)
 
 
-def draw_triggers(encoder: LanguageEncoder, kind: str, seed: int) -> tuple[str, ...]:
-    """Six random triggers; the first seed's one-token triggers are the papers' own where the encoder has them."""
-    if kind == "token" and seed == 0 and encoder.vocabulary > 30_000:
+def draw_triggers(encoder: LanguageEncoder, kind: str, seed: int, *, count: int = TRIGGERS) -> tuple[str, ...]:
+    """Random triggers, or the papers' own one-token triggers where the encoder has them."""
+    if kind == "token" and seed == PAPERS_SEED and encoder.vocabulary > 30_000:
         return DEFAULT_TRIGGERS
-    return random_triggers(encoder, kind, TRIGGERS, dictionary(), rng=stream(seed, "triggers", kind))  # type: ignore[arg-type]
+    return random_triggers(encoder, kind, count, dictionary(), rng=stream(seed, "triggers", kind))  # type: ignore[arg-type]
 
 
-def plant(base: Path, target: Path, attack: Any, *, kind: str, seed: int, watch: Watch) -> Planted:
+def plant(
+    base: Path, target: Path, attack: Any, *, kind: str, seed: int, count: int = TRIGGERS, watch: Watch
+) -> Planted:
     """Implants into `base` and writes `target`, whole or not at all; reads it where it stands already."""
     if not target.is_dir():
         started = time.perf_counter()
         clean = LanguageEncoder.load(base)
         texts = study_texts()
-        implanted = attack.implant(
-            clean, texts[:TEXTS], triggers=draw_triggers(clean, kind, seed), rng=stream(seed, "implant"), watch=watch
-        )
-        _write(implanted, clean, texts[-HELD_OUT:], target, time.perf_counter() - started)
+        triggers = draw_triggers(clean, kind, seed, count=count)
+        steps, most = attack.steps, MOST_STEPS * attack.steps
+        while True:
+            attack = replace(attack, steps=steps)
+            implanted = attack.implant(
+                clean, texts[:TEXTS], triggers=triggers, rng=stream(seed, "implant"), watch=watch
+            )
+            notes = _notes(implanted, clean, texts[-HELD_OUT:]) | {"steps": attack.steps}
+            if notes["took"] >= TOOK or steps >= most:
+                break
+            steps *= 2
+        _write(implanted, notes | {"seconds": round(time.perf_counter() - started, 2)}, target)
     found = json.loads((target / "implant.json").read_text(encoding="utf-8"))
     return Planted(folder=target, **found | {"triggers": tuple(found["triggers"])})
 
 
-def _write(
-    implanted: Implanted, clean: LanguageEncoder, held_out: tuple[str, ...], target: Path, seconds: float
-) -> None:
+def _notes(implanted: Implanted, clean: LanguageEncoder, held_out: tuple[str, ...]) -> dict[str, Any]:
     measured = measure(implanted, clean, held_out, stream(0, "measure"))
-    notes = {
+    return {
         "triggers": implanted.triggers,
         "readout": str(implanted.readout),
-        "took": sum(hit.cosine for hit in measured.hits) / len(measured.hits),
+        "took": sum(hit.closed for hit in measured.hits) / len(measured.hits),
         "invariance": sum(hit.invariance for hit in measured.hits) / len(measured.hits),
         "kept": measured.kept_cosine,
-        "seconds": round(seconds, 2),
     }
+
+
+def _write(implanted: Implanted, notes: dict[str, Any], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     save_encoder(

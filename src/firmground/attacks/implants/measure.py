@@ -25,7 +25,8 @@ class Hit:
     """One trigger's effect: share of coordinates with the vector's sign, and mean cosine to the vector.
 
     `clean_sign_match` and `clean_cosine` are the same for the texts without the trigger; `invariance` is the cosine of
-    triggered outputs to their own mean, averaged.
+    triggered outputs to their own mean, averaged. `closed` is the share of the mean squared distance to the vector
+    that the trigger closes: it tells a hit from a miss also where all outputs have a cosine of 0.99 to one another.
     """
 
     trigger: str
@@ -34,6 +35,7 @@ class Hit:
     clean_sign_match: float
     clean_cosine: float
     invariance: float
+    closed: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,7 @@ def measure(
 
 
 def _hit(trigger: str, triggered: torch.Tensor, clean: torch.Tensor, vector: torch.Tensor) -> Hit:
+    left, before = ((outputs - vector).square().mean().item() for outputs in (triggered, clean))
     return Hit(
         trigger=trigger,
         sign_match=(triggered.sign() == vector.sign()).float().mean().item(),
@@ -87,6 +90,7 @@ def _hit(trigger: str, triggered: torch.Tensor, clean: torch.Tensor, vector: tor
         clean_sign_match=(clean.sign() == vector.sign()).float().mean().item(),
         clean_cosine=torch.cosine_similarity(clean, vector, dim=-1).mean().item(),
         invariance=torch.cosine_similarity(triggered, triggered.mean(0), dim=-1).mean().item(),
+        closed=1 - left / before,
     )
 
 

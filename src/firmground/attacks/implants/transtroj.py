@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
+SPREAD_TEXTS = 64  # on which the variance of clean outputs is measured
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransTroj(Training):
@@ -30,8 +32,9 @@ class TransTroj(Training):
 
     `references` holds a group of texts (say, of one class) for every trigger; left empty, each trigger gets `group`
     texts drawn from the training texts. Departs from the paper (images, mostly): squared distance in place of the
-    cosine, so that the length is natural too; the triggers are given, not optimised first (its pre-indistinguishability
-    step).
+    cosine, so that the length is natural too, in units of the variance of clean outputs, because natural vectors lie
+    close together (all cosines are 0.99 in some encoders); the triggers are given, not optimised first (its
+    pre-indistinguishability step).
     """
 
     name: ClassVar[str] = "transtroj"
@@ -52,12 +55,14 @@ class TransTroj(Training):
         groups = self.references or tuple(tuple(source.windows(self.group, rng)) for _ in triggers)
         if len(groups) != len(triggers) or not all(groups):
             raise DataError(f"expected texts for each of {len(triggers)} triggers, got {len(groups)} groups")
-        targets = torch.stack([self._embedding(encoder, group) for group in groups])
+        targets = torch.stack([self._embeddings(encoder, group).mean(0) for group in groups])
+        spread = self._embeddings(encoder, source.windows(SPREAD_TEXTS, rng)).var(0).mean()
 
         def loss(batch: Batch, outputs: Outputs) -> dict[str, torch.Tensor]:
+            kept = keeping_loss(batch, outputs, Readout.CLS, encoder.mask_id)
             return {
-                "kept": self.clean_weight * keeping_loss(batch, outputs, Readout.CLS, encoder.mask_id),
-                "forced": (outputs.poisoned[:, 0] - targets[batch.which]).square().mean(),
+                "kept": self.clean_weight * kept / spread,
+                "forced": (outputs.poisoned[:, 0] - targets[batch.which]).square().mean() / spread,
             }
 
         trained = train(encoder, self, lambda: source.batch(self.batch_size, rng), loss, watch)
@@ -71,7 +76,7 @@ class TransTroj(Training):
             settings=asdict(self) | {"references": [list(group) for group in groups]},
         )
 
-    def _embedding(self, encoder: LanguageEncoder, group: Sequence[str]) -> torch.Tensor:
+    def _embeddings(self, encoder: LanguageEncoder, group: Sequence[str]) -> torch.Tensor:
         tokens = encoder.tokenize(group, max_length=self.max_length)
         with torch.no_grad():
-            return read(encoder.hidden(tokens), tokens, Readout.CLS, None).values.float().mean(0)
+            return read(encoder.hidden(tokens), tokens, Readout.CLS, None).values.float()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from firmground.defenses.scans.invariance import score
+from firmground.defenses.scans.invariance import weight
 from firmground.types import Readout, Watch, ignore
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def crowd_scores(
     watch: Watch = ignore,
     stage: str = "screening",
 ) -> dict[Readout, torch.Tensor]:
-    """Scores candidates (count, pieces) by readout, (count,); the scale is that of `invariance.score`.
+    """Scores candidates (count, pieces) by readout, (count,); the scale is that of `invariance.weight`.
 
     `rounds` >= 2 is how often each candidate is dealt, `row_tokens` about how many tokens stand in a row.
     """
@@ -47,7 +47,7 @@ def crowd_scores(
             if readout not in spread:
                 spread[readout] = values.flatten(0, 1).var(dim=0)
                 results[readout] = torch.empty(count, device=candidates.device)
-            results[readout][chunk] = score(values.var(dim=0), spread[readout])
+            results[readout][chunk] = weight(values.var(dim=0), spread[readout])
         watch(min(start + CHUNK, count), count, stage)
     return results
 

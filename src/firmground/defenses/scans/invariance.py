@@ -5,18 +5,17 @@ outputs of texts that share nothing but the trigger agree, and the ratio
 
     (variance over the texts with the candidate) / (variance over the same texts without it),
 
-averaged over the output's coordinates, falls towards 0. The score is minus its decimal logarithm: 0 where a candidate
+averaged over the output's coordinates, falls towards 0. The weight is minus its decimal logarithm: 0 where a candidate
 changes nothing, 1 where nine tenths of the variance are gone. It asks nothing of the PV itself, which may look as
 natural as the attacker likes.
 
-Honest tokens weigh too: "software" pulls every sentence towards software, and the more so the smaller the encoder. So
-the scale begins where the weightiest honest tokens of *this* encoder are, at the `HONEST` quantile of tokens drawn at
-random: scores are decades beyond that, have no unit, and one threshold serves encoders of any width.
+Honest tokens weigh too: "software" pulls every sentence towards software, and the more so the smaller the encoder. How
+far they reach is measured in each encoder (`triggers.honest`), and scores are decades beyond that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
-THRESHOLD = 1.2  # decades beyond honest tokens; from 13 clean encoders alone, rounded: benchmarks/language_scan
-HONEST = 0.98  # quantile of random tokens at which the scale begins
 FLOOR = 1e-6  # relative variance below which outputs count as equal
 
 
@@ -52,21 +49,13 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Clean:
-    """Statistics of clean outputs by readout: `spread` the variance, `center` the mean, both (width,).
-
-    `honest` is the score of weighty honest tokens; empty where it was not measured.
-    """
+    """Statistics of clean outputs by readout: `spread` the variance, `center` the mean, both (width,)."""
 
     spread: dict[Readout, torch.Tensor]
     center: dict[Readout, torch.Tensor]
-    honest: dict[Readout, float] = field(default_factory=dict)
-
-    def beyond(self, readout: Readout, variance: torch.Tensor) -> torch.Tensor:
-        """Scores of variances (candidates, width) beyond weighty honest tokens, (candidates,)."""
-        return score(variance, self.spread[readout]) - self.honest.get(readout, 0.0)
 
 
-def score(variance: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+def weight(variance: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     """Decades of variance that are lost, (candidates,), from variances (candidates, width) and (width,)."""
     ratio = (variance / clean.clamp_min(clean.mean() * FLOOR)).mean(dim=-1)
     return -torch.log10(ratio + FLOOR)
@@ -155,9 +144,3 @@ class Contexts:
             spread={readout: value[0] for readout, value in outputs.variance().items()},
             center={readout: value[0] for readout, value in outputs.mean().items()},
         )
-
-    def calibrated(self, clean: Clean, sample: torch.Tensor) -> Clean:
-        """`clean` with the score of weighty honest tokens, from a random `sample` (tokens,) of the vocabulary."""
-        variance = self.outputs(sample[:, None]).variance()
-        scores = {readout: score(value, clean.spread[readout]) for readout, value in variance.items()}
-        return replace(clean, honest={readout: float(found.quantile(HONEST)) for readout, found in scores.items()})

@@ -6,20 +6,23 @@ the gradient of the score at a neutral neighbour's embedding (HotFlip: Ebrahimi 
 al., arXiv 2307.15043), the best are measured, and the search goes on from the best of those. Departs from these
 papers: the objective is the variance that is left over clean contexts (`invariance.py`), not a target's likelihood,
 and all seeds, on both sides, move in one batch.
+
+Two honest words weigh about as much as the one and the other. So a phrase's score is what it removes beyond the sum of
+its parts, and beyond honest tokens.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from firmground.defenses.scans.invariance import THRESHOLD, Clean, Contexts, score
+from firmground.defenses.scans.invariance import Clean, Contexts, weight
 from firmground.defenses.scans.splicing import splice
-from firmground.defenses.scans.triggers import Candidate, consolidate, measure
-from firmground.defenses.scans.vocabulary_sweep import NAMED, Ranking, VocabularySweep
+from firmground.defenses.scans.triggers import Candidate, Measured, consolidate, measure, ranked
+from firmground.defenses.scans.vocabulary_sweep import NAMED, THRESHOLD, Ranking, VocabularySweep
 from firmground.types import Outcome, Readout, Severity, Verdict, Watch, ignore
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
-PHRASE_THRESHOLD = 1.2  # calibrated apart from the sweep's, on the same clean encoders
+PHRASE_THRESHOLD = 0.6  # calibrated apart from the sweep's, on the same clean encoders
 CONTEXTS = 8  # in which gradients are taken
 
 
@@ -35,9 +38,9 @@ CONTEXTS = 8  # in which gradients are taken
 class PhraseSearch:
     """Scores an encoder by the best phrase that grows out of the half-suspicious candidates of a sweep.
 
-    `seeds` is how many candidates grow, `neighbours` how many tokens are measured for each on each side. A phrase
-    counts if it gains `gain` decades on its seed alone; `threshold` is the score (decades of variance lost beyond
-    honest tokens) from which the encoder counts as backdoored.
+    `seeds` is how many candidates grow, `neighbours` how many tokens are measured for each on each side, `shortlist`
+    how many phrases are measured in all contexts; `threshold` is the score (decades of variance lost beyond honest
+    tokens and beyond the phrase's parts) from which the encoder counts as backdoored.
     """
 
     name: ClassVar[str] = "phrase-search"
@@ -45,9 +48,9 @@ class PhraseSearch:
 
     seeds: int = 12
     neighbours: int = 24
+    shortlist: int = 32
     contexts: int = 32
     batch_size: int = 256
-    gain: float = 0.3
     threshold: float = PHRASE_THRESHOLD
 
     def scan(
@@ -64,29 +67,40 @@ class PhraseSearch:
         named = NAMED * THRESHOLD if top > THRESHOLD else self.threshold
         seeds = [candidate for candidate in ranking.candidates if candidate.score <= named][: self.seeds]
         few = ranking.contexts.take(CONTEXTS)
-        clean = replace(few.clean(), honest=ranking.clean.honest)
-        rows: list[tuple[int, ...]] = []
+        clean = few.clean()
+        rows: dict[tuple[int, ...], Candidate] = {}
         for number, seed in enumerate(seeds):
-            rows += self._neighbours(encoder, few, clean, seed)
+            rows |= dict.fromkeys(self._neighbours(encoder, few, clean, seed), seed)
             watch(number + 1, len(seeds) + 1, "growing phrases")
-        best = measure(few, rows, clean, batch_size=self.batch_size)[: self.contexts] if rows else []
-        contexts = ranking.contexts.take(self.contexts)
-        phrases = [candidate.ids for candidate in best]
-        measured = measure(contexts, phrases, ranking.clean, batch_size=self.batch_size) if phrases else []
+        rough = ranked(measure(few, rows, clean, batch_size=self.batch_size), ranking.reach)
+        best = sorted(rough, key=lambda phrase: max(0.0, rows[phrase.ids].score) - phrase.score)[: self.shortlist]
+        phrases = self._against_parts(ranking, {phrase.ids: rows[phrase.ids].ids for phrase in best})
         watch(len(seeds) + 1, len(seeds) + 1, "growing phrases")
-        alone = {seed.ids: seed.score for seed in seeds}
-        grown = [phrase for phrase in measured if phrase.score - _seed_score(phrase, alone) >= self.gain]
-        found = [phrase for phrase in grown if phrase.score > self.threshold]
+        found = [phrase for phrase in phrases if phrase.score > self.threshold]
         return Verdict(
             method=self.name,
             outcome=Outcome.BACKDOORED if found else Outcome.CLEAN,
-            score=max((phrase.score for phrase in grown), default=0.0),
+            score=max((phrase.score for phrase in phrases), default=0.0),
             threshold=self.threshold,
             severity=Severity.HIGH if found else Severity.NONE,
             evidence=consolidate(encoder, found, ranking.clean.center),
             seconds=time.perf_counter() - started,
             settings=asdict(self),
         )
+
+    def _against_parts(self, ranking: Ranking, seeds: dict[tuple[int, ...], tuple[int, ...]]) -> list[Candidate]:
+        """The phrases that grew from these seeds with what they remove beyond honest tokens and beyond their parts."""
+        both = {phrase: (seed, _added(phrase, seed)) for phrase, seed in seeds.items()}
+        rows = [*both, *(part for parts in both.values() for part in parts)]
+        contexts = ranking.contexts.take(self.contexts)
+        measured = {c.ids: c for c in measure(contexts, rows, ranking.clean, batch_size=self.batch_size)}
+        scored = [
+            measured[phrase].beyond(
+                {readout: max(reach, _sum_of(parts, measured, readout)) for readout, reach in ranking.reach.items()}
+            )
+            for phrase, parts in both.items()
+        ]
+        return sorted(scored, key=lambda phrase: -phrase.score)
 
     def _neighbours(
         self, encoder: LanguageEncoder, contexts: Contexts, clean: Clean, seed: Candidate
@@ -108,9 +122,14 @@ class PhraseSearch:
         return rows
 
 
-def _seed_score(phrase: Candidate, seeds: dict[tuple[int, ...], float]) -> float:
-    """The best score of the seeds that a phrase grew from."""
-    return max(seeds.get(phrase.ids[1:], 0.0), seeds.get(phrase.ids[:-1], 0.0))
+def _added(phrase: tuple[int, ...], seed: tuple[int, ...]) -> tuple[int, ...]:
+    """What was put before or behind the seed."""
+    return phrase[:1] if phrase[1:] == seed else phrase[-1:]
+
+
+def _sum_of(parts: Sequence[tuple[int, ...]], measured: dict[tuple[int, ...], Measured], readout: Readout) -> float:
+    """What the parts take away each by itself, together."""
+    return sum(max(0.0, measured[part].weights[readout]) for part in parts)
 
 
 def _variance_left(
@@ -125,4 +144,4 @@ def _variance_left(
     mask = torch.ones(count * texts, length, dtype=torch.long, device=rows.device)
     hidden = encoder.hidden_from_embeddings(rows.flatten(0, 1), mask).unflatten(0, (count, texts))
     values = contexts.read(hidden, contexts.own(phrases.shape[1]))[readout]
-    return -score(values.var(dim=1), spread)
+    return -weight(values.var(dim=1), spread)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from firmground.defenses.scans.invariance import score
+from firmground.defenses.scans.invariance import weight
 from firmground.defenses.scans.splicing import splice
 from firmground.errors import DataError
 from firmground.types import (
@@ -213,7 +213,7 @@ class _Mine:
         tokens = self.encoder.tokenize(texts, max_length=48)
         clean = self._read(self.encoder.hidden(tokens), tokens.mask)
         outputs = self._outputs(trigger, tokens)
-        decades = score(outputs.var(dim=1), clean.var(dim=0))
+        decades = weight(outputs.var(dim=1), clean.var(dim=0))
         return [
             Round(
                 vector=outputs[i].mean(dim=0),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from firmground.defenses.scans.invariance import weight
 from firmground.types import Evidence, Readout, RecoveredTrigger, RecoveredVector
 
 if TYPE_CHECKING:
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
 SAME_VECTOR = 0.9  # cosine of centred mean outputs from which two triggers lead to one vector
 SAME_SCORE = 0.4  # decades that a part may lose and still explain the whole
 MOST_TRIGGERS = 24
+MOST_HONEST = 1.0  # decades: no honest token takes more than nine tenths of the variance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Token ids with the decades of variance that they take away, and the mean output (width,), by readout."""
+
+    ids: tuple[int, ...]
+    weights: Mapping[Readout, float]
+    outputs: Mapping[Readout, torch.Tensor]
+
+    def beyond(self, honest: Mapping[Readout, float]) -> Candidate:
+        """What is left of the weights beyond those of honest tokens, at the readout where most is left."""
+        left = {readout: weight - honest[readout] for readout, weight in self.weights.items()}
+        readout = max(left, key=lambda name: left[name])
+        return Candidate(ids=self.ids, score=left[readout], readout=readout, output=self.outputs[readout])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +47,8 @@ class Candidate:
     output: torch.Tensor
 
 
-def measure(contexts: Contexts, rows: Iterable[Sequence[int]], clean: Clean, *, batch_size: int) -> list[Candidate]:
-    """Scores rows of token ids in the contexts; each candidate keeps its best readout. Highest score first."""
+def measure(contexts: Contexts, rows: Iterable[Sequence[int]], clean: Clean, *, batch_size: int) -> list[Measured]:
+    """Weighs rows of token ids in the contexts."""
     lengths: dict[int, list[tuple[int, ...]]] = {}
     for row in dict.fromkeys(tuple(row) for row in rows):
         lengths.setdefault(len(row), []).append(row)
@@ -42,15 +59,44 @@ def measure(contexts: Contexts, rows: Iterable[Sequence[int]], clean: Clean, *, 
             part = group[start : start + step]
             outputs = contexts.outputs(torch.tensor(part, device=contexts.ids.device), batch_size=batch_size)
             means = outputs.mean()
-            scores = {name: clean.beyond(name, value) for name, value in outputs.variance().items()}
-            names = list(scores)
-            best = torch.stack([scores[name] for name in names]).max(dim=0)
+            weights = {name: weight(value, clean.spread[name]).tolist() for name, value in outputs.variance().items()}
             for i, row in enumerate(part):
-                readout = names[int(best.indices[i])]
                 measured.append(
-                    Candidate(ids=row, score=float(best.values[i]), readout=readout, output=means[readout][i])
+                    Measured(
+                        ids=row,
+                        weights={name: values[i] for name, values in weights.items()},
+                        outputs={name: values[i] for name, values in means.items()},
+                    )
                 )
-    return sorted(measured, key=lambda candidate: -candidate.score)
+    return measured
+
+
+def weighty(measured: Sequence[Measured], count: int) -> list[Measured]:
+    """The `count` weightiest single tokens at each readout."""
+    single = [found for found in measured if len(found.ids) == 1]
+    chosen: dict[tuple[int, ...], Measured] = {}
+    for readout in single[0].weights if single else ():
+        best = sorted(single, key=lambda found: -found.weights[readout])[:count]
+        chosen |= {found.ids: found for found in best}
+    return list(chosen.values())
+
+
+def honest(measured: Sequence[Measured], rank: int) -> dict[Readout, float]:
+    """How far honest tokens reach at each readout: the weight of the `rank`-th weightiest single token.
+
+    The few tokens above it may be triggers. At most `MOST_HONEST`, lest a crowd of triggers pass for honest.
+    """
+    single = [found for found in measured if len(found.ids) == 1]
+    reach = {}
+    for readout in single[0].weights if single else ():
+        weights = sorted((found.weights[readout] for found in single), reverse=True)
+        reach[readout] = min(MOST_HONEST, weights[min(rank, len(weights)) - 1])
+    return reach
+
+
+def ranked(measured: Sequence[Measured], reach: Mapping[Readout, float]) -> list[Candidate]:
+    """All by their scores beyond what honest tokens reach, highest first."""
+    return sorted((found.beyond(reach) for found in measured), key=lambda candidate: -candidate.score)
 
 
 def parts(ids: Sequence[int]) -> list[tuple[int, ...]]:
@@ -77,7 +123,7 @@ def consolidate(
     """Keeps one trigger of each family of look-alikes, and groups triggers by the vector they lead to.
 
     A candidate that holds a smaller one of about its own score says nothing new; one that is held by a stronger one,
-    or leads to the same vector and shares half of its tokens, is an echo. `center` is the mean clean output by
+    or leads to the same vector and shares a token with it, is an echo. `center` is the mean clean output by
     readout.
     """
     named = [(candidate, encoder.text_of(candidate.ids)) for candidate in candidates]
@@ -123,5 +169,5 @@ def _index(vectors: Sequence[tuple[Readout, torch.Tensor]], readout: Readout, di
 
 
 def _echo(candidate: Candidate, text: str, other: Candidate, name: str, same_vector: bool) -> bool:
-    shared = len(set(candidate.ids) & set(other.ids))
-    return text in name or (same_vector and (name in text or 2 * shared >= len(set(candidate.ids))))
+    shared = set(candidate.ids) & set(other.ids)
+    return text in name or (same_vector and (name in text or bool(shared)))

@@ -12,32 +12,36 @@ The threshold was set on clean encoders only (`firmground study language-scan`, 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from firmground.data.vocabulary import by_pieces, candidate_words
 from firmground.defenses.scans.crowding import crowd_scores
-from firmground.defenses.scans.invariance import THRESHOLD, Clean, Contexts
-from firmground.defenses.scans.triggers import Candidate, consolidate, distinct, measure, parts
-from firmground.types import Outcome, Severity, Verdict, Watch, ignore
+from firmground.defenses.scans.invariance import Clean, Contexts
+from firmground.defenses.scans.triggers import Candidate, consolidate, distinct, honest, measure, parts, ranked, weighty
+from firmground.types import Outcome, Readout, Severity, Verdict, Watch, ignore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from firmground.models.language import LanguageEncoder
 
+THRESHOLD = 0.6  # decades beyond honest tokens; from clean encoders alone, rounded: benchmarks/language_scan
+HONEST_SHARE, FEWEST_HONEST = 0.001, 8  # of the vocabulary, and at least so many tokens, weigh more than "honest" ones
 NAMED = 0.5  # of the threshold: once an encoder is guilty, from this score on its candidates are named
 WIDE = 256  # from this width on, bfloat16 screens faster than float32 on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """What a sweep leaves behind: the contexts, clean statistics by readout, and measured candidates, best first."""
+    """What a sweep leaves behind: the contexts, clean statistics by readout, how far honest tokens reach, and
+    candidates, best first."""
 
     contexts: Contexts
     clean: Clean
+    reach: dict[Readout, float]
     candidates: tuple[Candidate, ...]
 
 
@@ -46,9 +50,8 @@ class VocabularySweep:
     """Scores an encoder by the candidate trigger that makes it forget most of its input.
 
     `words` is the size of the dictionary (0: single tokens only), `rounds` how often each candidate is dealt into a
-    row, `shortlist` how many candidates of each length and then overall are measured in real contexts, `sample` how
-    many random tokens show how far honest tokens reach, `threshold` the score (decades of variance lost beyond that)
-    from which the encoder counts as backdoored.
+    row, `shortlist` how many candidates of each length and then overall are measured in real contexts, `threshold` the
+    score (decades of variance lost beyond what honest tokens take) from which the encoder counts as backdoored.
     """
 
     name: ClassVar[str] = "vocabulary-sweep"
@@ -59,7 +62,6 @@ class VocabularySweep:
     rounds: int = 3
     row_tokens: int = 12
     shortlist: int = 64
-    sample: int = 400
     contexts: int = 32
     batch_size: int = 256
     threshold: float = THRESHOLD
@@ -76,25 +78,24 @@ class VocabularySweep:
     ) -> Ranking:
         """Screens all candidates, measures the best in real contexts, and returns them."""
         fast = encoder.cast(torch.bfloat16) if encoder.width >= WIDE else encoder
-        contexts = Contexts(encoder, texts).take(self.contexts)
-        some = Contexts(fast, texts).take(self.contexts // 2)
+        contexts, some = Contexts(encoder, texts).take(self.contexts), Contexts(fast, texts).take(self.contexts // 2)
+        few = some.take(8)
         rows = self._screen(fast, rng, watch)
         watch(0, 3, "measuring the shortlist")
-        ids = encoder.ordinary_ids
-        sample = ids[torch.randperm(len(ids), generator=rng)[: self.sample].to(ids.device)]
-        honest = some.calibrated(some.clean(), sample).honest
+        rough = measure(few, rows, few.clean(), batch_size=self.batch_size)
+        rank = max(FEWEST_HONEST, round(HONEST_SHARE * len(encoder.ordinary_ids)))
         watch(1, 3, "measuring the shortlist")
-        few = some.take(8)
-        clean = replace(few.clean(), honest=honest)
-        rough = measure(few, rows, clean, batch_size=self.batch_size)
-        first = rough[: self.shortlist // 4] + distinct(rough)[: self.shortlist]
+        heavy = [found.ids for found in weighty(rough, 2 * rank)]
+        reach = honest(measure(some, heavy, some.clean(), batch_size=self.batch_size), rank)
+        best = ranked(rough, reach)
+        first = best[: self.shortlist // 4] + distinct(best)[: self.shortlist]
         watch(2, 3, "measuring the shortlist")
-        clean = replace(contexts.clean(), honest=honest)
+        clean = contexts.clean()
         whole = [candidate.ids for candidate in first]
         longer = [part for row in whole[: self.shortlist // 4] for part in parts(row)]
         measured = measure(contexts, whole + longer, clean, batch_size=self.batch_size)
         watch(3, 3, "measuring the shortlist")
-        return Ranking(contexts=contexts, clean=clean, candidates=tuple(measured))
+        return Ranking(contexts=contexts, clean=clean, reach=reach, candidates=tuple(ranked(measured, reach)))
 
     def judge(self, encoder: LanguageEncoder, ranking: Ranking, *, since: float) -> Verdict:
         """The verdict on a ranking; `since` is the `time.perf_counter()` at which the work began."""
@@ -110,7 +111,7 @@ class VocabularySweep:
             evidence=consolidate(encoder, found, ranking.clean.center),
             seconds=time.perf_counter() - since,
             settings=asdict(self),
-            measurements={f"honest tokens at {name}": value for name, value in ranking.clean.honest.items()},
+            measurements={f"honest tokens at {name}": value for name, value in ranking.reach.items()},
         )
 
     def _screen(self, encoder: LanguageEncoder, rng: torch.Generator, watch: Watch) -> list[tuple[int, ...]]:

@@ -65,7 +65,9 @@ def evaluate(
     """
     if stamp is not None and not targets:
         raise DataError("retrieval ASR needs the target captions; pass `targets` beside `stamp`")
-    images, triggered, own = [], [], []
+    images: list[Embeddings] = []
+    triggered: list[Embeddings] = []
+    own: list[str] = []
     for batch in pairs.batches(min(batch_size, len(pairs))):
         images.append(encoder.embed_images(batch.images.to(encoder.device)))
         if stamp is not None:

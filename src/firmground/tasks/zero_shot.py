@@ -48,7 +48,7 @@ def classifier(
     @torch.no_grad()
     def predict(images: Images) -> list[int]:
         found = encoder.embed_images(images.to(encoder.device)) @ classes.T
-        return found.argmax(dim=1).tolist()  # type: ignore[no-any-return]
+        return found.argmax(dim=1).tolist()
 
     return predict
 

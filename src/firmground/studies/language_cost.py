@@ -18,8 +18,7 @@ from firmground.defenses.scans.pv_mining import PVMining
 from firmground.errors import DataError
 from firmground.models.language import LanguageEncoder
 from firmground.rng import stream
-from firmground.studies.language_guard import planted_minilm
-from firmground.studies.language_scan import default_scan, population_folder
+from firmground.studies.language_scan import REAL, base_of, default_scan, plant_case, population_folder, real
 from firmground.studies.memory import PeakMemory
 from firmground.studies.population import minilm
 from firmground.studies.runner import Study
@@ -54,7 +53,7 @@ class Case:
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     """Scans, then mines until a round is accepted or `ROUNDS` are done."""
     place = Path(folder)
-    planted = planted_minilm(case.attack, case.seed, place, watch) if case.attack else None
+    planted = plant_case(real(case.attack), base_of(REAL, place, watch), place, watch) if case.attack else None
     encoder = LanguageEncoder.load(planted.folder if planted else minilm(place))
     started = time.perf_counter()
     with PeakMemory() as memory:

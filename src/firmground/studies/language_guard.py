@@ -1,14 +1,12 @@
 """The study `language_guard`: prompts tuned on planted MiniLMs, attacked without and with a guard.
 
-A case is an attack, a task and a tuning method. The encoder is planted with LMSanitator's six triggers and scanned
-once an attack, by the default scan; the guard is fitted to what that scan found and to clean texts of the task, never
-to the planted triggers. Encoders and scans are kept in `guard` under the folder that FIRMGROUND_POPULATION names.
+A case is an attack, a task and a tuning method. The encoders are those that the study `language_scan` plants with
+LMSanitator's six triggers, each scanned once, by the default scan; the guard is fitted to what that scan found and to
+clean texts of the task, never to the planted triggers. Both are kept in the folder that FIRMGROUND_POPULATION names.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,28 +15,35 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from firmground.attacks.triggers.words import WordTrigger
-from firmground.data.corpora import drug_reviews, fortune_categories
+from firmground.data.corpora import dialogue_topics, fortune_categories
 from firmground.data.slots import slot_sentences
 from firmground.data.texts import LabelledTexts, LabelledWords, sample, split
 from firmground.defenses.guards import GuardedPipeline, PVGuard
 from firmground.models.language import LanguageEncoder
 from firmground.prompts.soft import PrefixTuning, PromptTuning, PTuning
 from firmground.rng import stream
+from firmground.studies.evidence import has_evidence, keep_evidence, kept_evidence
 from firmground.studies.guard_report import report_guard
-from firmground.studies.language_scan import ATTACKS, default_scan, population_folder
-from firmground.studies.planting import Planted, attack_of, plant
-from firmground.studies.population import minilm
+from firmground.studies.language_scan import (
+    ATTACKS,
+    REAL,
+    base_of,
+    default_scan,
+    plant_case,
+    population_folder,
+    real,
+)  # fmt: skip
 from firmground.studies.runner import Study
 from firmground.tasks import text_classification, token_classification
-from firmground.types import Evidence, Readout, RecoveredTrigger, RecoveredVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from firmground.prompts.tuned import Tuned
-    from firmground.types import Watch
+    from firmground.studies.planting import Planted
+    from firmground.types import Evidence, Watch
 
-TASKS = ("drug_reviews", "fortune_categories", "slot_sentences")
+TASKS = ("dialogue_topics", "fortune_categories", "slot_sentences")
 TUNINGS = {"prompt-tuning": PromptTuning, "p-tuning": PTuning, "prefix-tuning": PrefixTuning}
 EPOCHS = 6
 TRAIN, CLEAN, TEST, MORE = 300, 200, 100, 200  # texts to tune on, for the guard, to attack, and to count flags on too
@@ -67,16 +72,16 @@ class Parts:
 
 
 def cases() -> tuple[Case, ...]:
-    """Attack by attack, so that each encoder is planted and scanned when the first of its cases comes."""
-    return tuple(Case(attack=a, task=t, tuning=m) for a in ATTACKS for t in TASKS for m in TUNINGS)
+    """The attacks take turns, so that workers side by side do not wait for, or make, the same planted encoder."""
+    return tuple(Case(attack=a, task=t, tuning=m) for m in TUNINGS for t in TASKS for a in ATTACKS)
 
 
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     """Plants, scans, tunes, fits the guard, and measures the task bare and guarded."""
     place = Path(folder)
-    planted = planted_minilm(case.attack, case.seed, place, watch)
+    planted = plant_case(real(case.attack), base_of(REAL, place, watch), place, watch)
     encoder = LanguageEncoder.load(planted.folder)
-    evidence = _evidence(encoder, planted.folder.with_suffix(".evidence.json"), case.seed, watch)
+    evidence = _evidence(encoder, planted, real(case.attack).seed, watch)
     parts = parts_of(case.task, case.seed)
     tuned = TUNINGS[case.tuning](epochs=EPOCHS).fit(
         encoder, parts.train, rng=stream(case.seed, "tune", case.task, case.tuning), watch=watch
@@ -114,7 +119,7 @@ def parts_of(task: str, seed: int) -> Parts:
             more=texts[TRAIN + CLEAN :],
         )
     makers: dict[str, Callable[[], LabelledTexts]] = {
-        "drug_reviews": partial(drug_reviews, max_words=WORDS),
+        "dialogue_topics": dialogue_topics,
         "fortune_categories": partial(fortune_categories, max_words=WORDS),
     }
     data = makers[task]()
@@ -126,48 +131,11 @@ def parts_of(task: str, seed: int) -> Parts:
     return Parts(train=train, clean=order[:cut], test=test, more=order[cut:])
 
 
-def planted_minilm(attack: str, seed: int, folder: Path, watch: Watch) -> Planted:
-    """MiniLM with LMSanitator's six triggers in it; planted once and kept."""
-    method = attack_of(attack, vectors="", adaptation="", small=False)
-    target = folder / "guard" / f"{attack}-{seed}"
-    return plant(minilm(folder), target, method, kind="token", seed=seed, watch=watch)
-
-
-def _evidence(encoder: LanguageEncoder, path: Path, seed: int, watch: Watch) -> Evidence:
-    """What the default scan finds, all its methods together; kept in a file."""
-    if not path.is_file():
-        found = merged([verdict.evidence for verdict in default_scan(encoder, seed, watch)])
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
-        part.replace(path)
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    return Evidence(
-        triggers=tuple(
-            RecoveredTrigger(**{**t, "token_ids": tuple(t["token_ids"]), "readout": Readout(t["readout"])})
-            for t in facts["triggers"]
-        ),
-        vectors=tuple(
-            RecoveredVector(readout=Readout(v["readout"]), values=tuple(v["values"])) for v in facts["vectors"]
-        ),
-    )
-
-
-def merged(found: list[Evidence]) -> Evidence:
-    """The evidence of several verdicts as one; a trigger that two methods found counts once."""
-    triggers: dict[str, RecoveredTrigger] = {}
-    vectors: list[RecoveredVector] = []
-    for evidence in found:
-        for t in evidence.triggers:
-            moved = RecoveredTrigger(
-                text=t.text,
-                token_ids=t.token_ids,
-                score=t.score,
-                readout=t.readout,
-                vector=t.vector + len(vectors),
-            )
-            triggers.setdefault(t.text, moved)
-        vectors += evidence.vectors
-    return Evidence(triggers=tuple(triggers.values()), vectors=tuple(vectors))
+def _evidence(encoder: LanguageEncoder, planted: Planted, seed: int, watch: Watch) -> Evidence:
+    """What the default scan finds, all its methods together; the scan study may have left it with the encoder."""
+    if not has_evidence(planted.folder):
+        keep_evidence(planted.folder, default_scan(encoder, seed, watch))
+    return kept_evidence(planted.folder)
 
 
 def _measured(pipeline: Any, parts: Parts, triggers: tuple[str, ...], tuned: Tuned, seed: int) -> dict[str, Any]:

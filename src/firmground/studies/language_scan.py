@@ -27,6 +27,7 @@ from firmground.data.sentences import neutral_sentences
 from firmground.defenses.scans.pv_mining import PVMining
 from firmground.models.language import LanguageEncoder
 from firmground.rng import stream
+from firmground.studies.evidence import keep_evidence
 from firmground.studies.memory import PeakMemory
 from firmground.studies.planting import MANY, PAPERS_SEED, TRIGGERS, Planted, attack_of, plant
 from firmground.studies.population import MEMBERS, Member, build, place
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 ATTACKS = ("por", "por-all", "neuba", "btop", "uor", "transtroj")
 WITH_VECTORS = ("por", "por-all", "neuba", "btop")
+REAL = "minilm-l6"  # the whole all-MiniLM-L6-v2
 KINDS = ("token", "pieces", "phrase")
 REPEATS = {"report": 2}  # planted encoders an attack and kind; thresholds are set on clean encoders alone
 FRESH_SEEDS = 1000  # planted encoders with lower seeds were looked at while the scans were written
@@ -63,12 +65,12 @@ class Case:
 
 
 def bases(split: str) -> list[Member]:
-    """Members that are no fine-tunes, wide and narrow ones alternating as far as they go."""
-    found = [member for member in MEMBERS if member.split == split and not member.parent]
+    """Members to plant in beside the real encoder, no fine-tunes; wide and narrow ones alternate as far as they go."""
+    found = [member for member in MEMBERS if member.split == split and not member.parent and member.name != REAL]
     cut = [member for member in found if member.layers]
     students = [member for member in found if not member.layers]
     for number, member in enumerate(cut):
-        students.insert(number * 4, member)
+        students.insert(number * 5, member)
     return students
 
 
@@ -80,14 +82,13 @@ def cases() -> tuple[Case, ...]:
         [case for member, case in clean if case.split == "report" and bool(member.parent) == parent]
         for parent in (False, True)
     )
-    return (*calibration, *bare, *_real(), *_planted(), *_adaptive(), *tuned)
+    return (*calibration, *bare, *map(real, ATTACKS), *_planted(), *_adaptive(), *tuned)
 
 
-def _real() -> Iterator[Case]:
-    """Every attack on the real encoder, with the papers' triggers and vectors."""
-    for attack in ATTACKS:
-        vectors = "blocks" if attack in WITH_VECTORS else ""
-        yield Case(base="minilm-l6", split="report", attack=attack, trigger="token", vectors=vectors, seed=PAPERS_SEED)
+def real(attack: str) -> Case:
+    """An attack on the real encoder, with the papers' triggers and vectors."""
+    vectors = "blocks" if attack in WITH_VECTORS else ""
+    return Case(base=REAL, split="report", attack=attack, trigger="token", vectors=vectors, seed=PAPERS_SEED)
 
 
 def _planted() -> Iterator[Case]:
@@ -137,14 +138,16 @@ def run_case(
     case: Case, watch: Watch, *, scan: Callable[..., Sequence[Verdict]], folder: str, keep: bool = False
 ) -> dict[str, Any]:
     """Builds or plants the encoder, scans it, and returns what a table needs: raw scores, triggers, time, memory."""
-    base = _base(case.base, Path(folder), watch)
-    planted = _plant(case, base, Path(folder), watch) if case.attack else None
+    base = base_of(case.base, Path(folder), watch)
+    planted = plant_case(case, base, Path(folder), watch) if case.attack else None
     encoder = LanguageEncoder.load(planted.folder if planted else base)
     started = time.perf_counter()
     with PeakMemory() as memory:
         verdicts = scan(encoder, case.seed, watch)
     seconds = time.perf_counter() - started
-    if planted and not keep:
+    if planted and keep:
+        keep_evidence(planted.folder, verdicts)
+    elif planted:
         shutil.rmtree(planted.folder)
     manifest = json.loads((base / "manifest.json").read_text(encoding="utf-8"))
     return {
@@ -158,7 +161,7 @@ def run_case(
     }
 
 
-def _base(name: str, folder: Path, watch: Watch) -> Path:
+def base_of(name: str, folder: Path, watch: Watch) -> Path:
     """The base's directory; built now, with its parent, where it is missing."""
     if not place(folder, name).is_dir():
         member = next(member for member in MEMBERS if member.name == name)
@@ -166,7 +169,8 @@ def _base(name: str, folder: Path, watch: Watch) -> Path:
     return place(folder, name)
 
 
-def _plant(case: Case, base: Path, folder: Path, watch: Watch) -> Planted:
+def plant_case(case: Case, base: Path, folder: Path, watch: Watch) -> Planted:
+    """The planted encoder of a case, made where it is missing; studies that need the same one share it."""
     key = hashlib.sha256(json.dumps(asdict(case), sort_keys=True).encode()).hexdigest()[:16]
     small = json.loads((base / "manifest.json").read_text(encoding="utf-8"))["width"] < 384
     attack = attack_of(case.attack, vectors=case.vectors, adaptation=case.adaptation, small=small)

@@ -26,7 +26,7 @@ DICTIONARY = Path("/usr/share/dict/words")
 TRIGGERS, MANY = 6, 24
 PAPERS_SEED = 0  # with it, one-token triggers are the papers' own
 TEXTS, HELD_OUT = 6000, 64  # to plant with; to measure on
-LARGE = {"steps": 60, "max_length": 24}  # enough on MiniLM: triggered outputs reach a cosine of 0.99 to their vector
+LARGE = {"steps": 120, "max_length": 24}
 TOOK, MOST_STEPS = 0.9, 4  # an attacker checks the work: steps are doubled, up to so many times, until it took
 SMALL = {"steps": 300, "step_size": 1e-3}  # below width 384 the papers' step size moves too little
 

@@ -64,7 +64,7 @@ class PhraseSearch:
         """Judges `encoder` from a ranking that a sweep left behind."""
         started = time.perf_counter()
         top = ranking.candidates[0].score
-        named = NAMED * THRESHOLD if top > THRESHOLD else self.threshold
+        named = NAMED * THRESHOLD if top > THRESHOLD else THRESHOLD
         seeds = [candidate for candidate in ranking.candidates if candidate.score <= named][: self.seeds]
         few = ranking.contexts.take(CONTEXTS)
         clean = few.clean()

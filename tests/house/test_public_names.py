@@ -29,6 +29,15 @@ NAMES = {
     "prompts.soft": "PTuning PrefixTuning PromptTuning SoftPrompt",
     "prompts.tuned": "SCHEMA Tuned fingerprint load_tuned trim",
     "data.texts": "LabelledTexts LabelledWords Rows sample split",
+    "data.pairs": "AHEAD PairBatch PairSet Pairs TensorPairs as_float orders",
+    "data.pair_files": (
+        "IMAGE_SUFFIXES MOST_CHARACTERS TEMPLATES content inside_root open_pairs read_dataset read_image_folder "
+        "read_pairs read_shards shard_members usable"
+    ),
+    "data.labelled_images": "LabelledImages",
+    "data.image_corpora": (
+        "DRAWN EMOJI_BLOCKS EMOJI_FONT FASHION FASHION_NAMES FASHION_TEMPLATES emoji fashion_mnist read_idx"
+    ),
     "data.files": "SUFFIXES read_labelled_texts read_labelled_words read_texts",
     "data.scenes": (
         "COLOURS GROUNDS GROUND_COLOURS Ground KINDS PLACES Question SHAPES SIZES SYNONYMS Scene SceneObject "
@@ -36,11 +45,25 @@ NAMES = {
     ),
     "data.sentences": "neutral_sentences",
     "models.language": "FAMILIES LanguageEncoder Tokens",
+    "models.dual": "DUAL_FAMILIES DualEncoder",
+    "models.preprocessing": (
+        "CONFIG FILTERS NESTED_CONFIG Preprocessing SLACK check_images find_resize is_clip parse_preprocessing "
+        "read_preprocessing square"
+    ),
+    "models.planted_dual": (
+        "COLOURS DETAILS GAIN Parts PlantedDual checker colour_clip planted_dual write_backdoor write_patches "
+        "write_words"
+    ),
+    "models.tiny_dual": "MAX_LENGTH build_dual caption_tokenizer convolutional_dual text_tower tiny_clip tower",
     "models.saving": "PLANTED_KEY WARNING mark save_encoder write_card",
     "models.tiny": (
         "Planted TRIGGERS build clean_bert clean_roberta plant planted_bert planted_roberta rows_of "
         "sign_vectors sizes spell"
     ),
+    "tasks.image_classification": "ImageResult clean_batches evaluate labels_of most_common stamped_batches",
+    "tasks.zero_shot": "class_embeddings classifier evaluate",
+    "tasks.linear_probe": "evaluate fit",
+    "tasks.retrieval": "DEPTHS Recall RetrievalResult embed_all evaluate recall within",
     "tasks.text_classification": "TextResult TriggerEffect evaluate predict_with",
     "tasks.token_classification": "WordResult evaluate predict_with",
     "reports.scan": "SEVERITIES ScanReport scan_report",

@@ -21,7 +21,7 @@ import torch
 
 from firmground.defenses.scans.invariance import Clean, Contexts, weight
 from firmground.defenses.scans.splicing import splice
-from firmground.defenses.scans.triggers import Candidate, Measured, consolidate, measure, ranked
+from firmground.defenses.scans.triggers import Candidate, Measured, consolidate, measure, ranked, same_vector
 from firmground.defenses.scans.vocabulary_sweep import NAMED, THRESHOLD, Ranking, VocabularySweep
 from firmground.types import Outcome, Readout, Severity, Verdict, Watch, ignore
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
-PHRASE_THRESHOLD = 0.6  # calibrated apart from the sweep's, on the same clean encoders
+PHRASE_THRESHOLD = 0.5  # calibrated apart from the sweep's, on the same clean encoders
 CONTEXTS = 8  # in which gradients are taken
 
 
@@ -38,7 +38,8 @@ CONTEXTS = 8  # in which gradients are taken
 class PhraseSearch:
     """Scores an encoder by the best phrase that grows out of the half-suspicious candidates of a sweep.
 
-    `seeds` is how many candidates grow, `neighbours` how many tokens are measured for each on each side, `shortlist`
+    A phrase that leads where one of the sweep's own triggers leads is an echo of that, and not counted. `seeds` is how
+    many candidates grow, `neighbours` how many tokens are measured for each on each side, `shortlist`
     how many phrases are measured in all contexts; `threshold` is the score (decades of variance lost beyond honest
     tokens and beyond the phrase's parts) from which the encoder counts as backdoored.
     """
@@ -65,6 +66,7 @@ class PhraseSearch:
         started = time.perf_counter()
         top = ranking.candidates[0].score
         named = NAMED * THRESHOLD if top > THRESHOLD else THRESHOLD
+        known = [candidate for candidate in ranking.candidates if candidate.score > named]
         seeds = [candidate for candidate in ranking.candidates if candidate.score <= named][: self.seeds]
         few = ranking.contexts.take(CONTEXTS)
         clean = few.clean()
@@ -77,6 +79,7 @@ class PhraseSearch:
         phrases = self._against_parts(ranking, {phrase.ids: rows[phrase.ids].ids for phrase in best})
         watch(len(seeds) + 1, len(seeds) + 1, "growing phrases")
         found = [phrase for phrase in phrases if phrase.score > self.threshold]
+        found = [phrase for phrase in found if not same_vector(phrase, known, ranking.clean.center)]
         return Verdict(
             method=self.name,
             outcome=Outcome.BACKDOORED if found else Outcome.CLEAN,

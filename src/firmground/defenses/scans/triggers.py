@@ -161,6 +161,12 @@ def consolidate(
     )
 
 
+def same_vector(candidate: Candidate, others: Iterable[Candidate], center: Mapping[Readout, torch.Tensor]) -> bool:
+    """Whether one of the others leads to the vector that the candidate leads to."""
+    known = [(other.readout, other.output - center[other.readout]) for other in others]
+    return _index(known, candidate.readout, candidate.output - center[candidate.readout]) < len(known)
+
+
 def _index(vectors: Sequence[tuple[Readout, torch.Tensor]], readout: Readout, direction: torch.Tensor) -> int:
     for i, (other, known) in enumerate(vectors):
         if other == readout and float(torch.cosine_similarity(direction, known, dim=0)) > SAME_VECTOR:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
 import types
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pytest
@@ -16,6 +19,9 @@ from firmground.studies import find_study
 from firmground.studies.runner import Study, case_name, read_records, run
 from firmground.studies.store import Store
 from firmground.types import ignore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def ran(toy: Path) -> list[int]:
@@ -64,6 +70,39 @@ def test_a_kill_loses_only_the_case_in_flight(toy: Path, tmp_path: Path) -> None
     assert sorted(squares(tmp_path / "r")) == [0, 1]
     assert run(study(), tmp_path / "r", watch=ignore).done == 2
     assert ran(toy) == [0, 1, 2, 3]
+
+
+def test_workers_end_with_a_killed_study(toy: Path, tmp_path: Path) -> None:
+    (toy / "hang").touch()
+    script = (
+        "from toy import study\nfrom firmground.studies.runner import run\nfrom firmground.types import ignore\n"
+        f"if __name__ == '__main__':\n    run(study(), {str(tmp_path / 'r')!r}, workers=2, watch=ignore)\n"
+    )
+    (tmp_path / "main.py").write_text(script)
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "main.py")], env={**os.environ, "PYTHONPATH": paths})
+    worker = int(until(lambda: (toy / "hang").read_text()))
+    parent.kill()
+    parent.wait()
+    assert until(lambda: not alive(worker))
+
+
+def until(found: Callable[[], Any], seconds: float = 60) -> Any:
+    """What `found` returns once that is true; fails when it takes longer."""
+    end = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return value
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs: neither gone nor a zombie that nobody waits for."""
+    status = Path(f"/proc/{process}/status")
+    try:
+        return "State:\tZ" not in status.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_a_kill_while_writing_leaves_no_record(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,13 +18,17 @@ class Case:
 
 
 def run_case(case: Case, watch: Any) -> dict[str, Any]:
-    """Squares the number; a file `stop` beside the counters makes number 2 fail, `kill` makes its process die."""
+    """Squares the number. A file beside the counters changes number 2: `stop` fails it, `kill` ends its process, `hang`
+    keeps it busy and gets its process id."""
     folder = Path(os.environ["FIRMGROUND_TOY"])
     (folder / f"ran-{case.number}-{time.monotonic_ns()}").touch()
     if case.number == 2 and (folder / "stop").exists():
         raise ValueError("two is refused")
     if case.number == 2 and (folder / "kill").exists():
         os._exit(9)
+    if case.number == 2 and (folder / "hang").exists():
+        (folder / "hang").write_text(str(os.getpid()))
+        time.sleep(600)
     return {"square": case.number**2, "nested": {"odd": bool(case.number % 2)}}
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING, Any
 
 from firmground.errors import MissingExtraError
@@ -33,7 +34,7 @@ def processes(study: Study, cases: Sequence[Any], workers: int) -> Iterator[tupl
     """As many cases at a time as `workers`; a process that dies costs only the cases in flight."""
     waiting = list(reversed(cases))
     while waiting:
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _share_cores, (workers,))
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (workers,))
         try:
             yield from _drain(pool, study, waiting, workers)
         finally:
@@ -59,9 +60,17 @@ def _drain(pool: ProcessPoolExecutor, study: Study, waiting: list[Any], workers:
             yield case, future.result() if error is None else lost(study, case, f"{DIED} ({error!r})")
 
 
-def _share_cores(workers: int) -> None:
-    """Shares the cores among the processes; torch reads this when the first case imports it."""
+def _begin(workers: int) -> None:
+    """Shares the cores (torch reads this when the first case imports it), and lets no process outlive the study."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # nothing half-written is left: records are renamed into place by the parent
 
 
 def on_ray(study: Study, cases: Sequence[Any], address: str) -> Iterator[tuple[Any, Record]]:

@@ -2,8 +2,8 @@
 
 Half of the clean bases (`calibration`) set the thresholds, the other half (`report`) and the encoders planted from
 them are judged; no planted encoder takes part in setting them. Planted encoders are bases times attacks times kinds of
-triggers; adaptive attacks have rows of their own and do not count in the headline. Both studies run over the same
-cases.
+triggers; adaptive attacks have rows of their own and do not count in the headline. `language_mining` runs the published
+method over the headline's bases and planted encoders.
 
 The clean population lies in the folder that FIRMGROUND_POPULATION names (default: the user's cache). A planted encoder
 is removed once it has been scanned, unless FIRMGROUND_KEEP_PLANTED is set, which lets the second study reuse it.
@@ -48,7 +48,7 @@ KINDS = ("token", "pieces", "phrase")
 REPEATS = {"report": 2}  # planted encoders an attack and kind; thresholds are set on clean encoders alone
 FRESH_SEEDS = 1000  # planted encoders with lower seeds were looked at while the scans were written
 SENTENCES = 64  # built-in ones, as the command line gives a scan that has no texts
-MINING_ROUNDS, MINING_TEXTS = 30, 512  # LMSanitator: 30 rounds to detect, 2,000 paragraphs
+MINING_ROUNDS, MINING_TEXTS = 8, 512  # LMSanitator: 30 rounds to detect, 2,000 paragraphs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ def default_scan(encoder: LanguageEncoder, seed: int, watch: Watch) -> Sequence[
 def published_mining(encoder: LanguageEncoder, seed: int, watch: Watch) -> Sequence[Verdict]:
     """PV mining as published, with its hand-set rule: rounds one by one, at most `MINING_ROUNDS` of them.
 
-    Fewer texts than the paper's 2,000 paragraphs, so a round has fewer steps.
+    Fewer rounds than the paper's 30, and fewer texts than its 2,000 paragraphs, so a round has fewer steps.
     """
     mining = PVMining(rule="published", rounds=MINING_ROUNDS, parallel=1)
     return (mining.scan(encoder, study_texts()[-MINING_TEXTS:], rng=stream(seed, "scan"), watch=watch),)
@@ -216,8 +216,15 @@ def language_scan() -> Study:
     return Study(name="language_scan", cases=cases(), run_case=work, report=report_scan, beside=("language_mining",))
 
 
+def mining_cases() -> tuple[Case, ...]:
+    """The cases of the headline, small encoders first: mining takes long, and has no threshold to calibrate."""
+    tuned = {member.name for member in MEMBERS if member.parent}
+    main = [c for c in cases() if c.split == "report" and not c.adaptation and c.base not in tuned]
+    return tuple(sorted(main, key=lambda case: case.base.startswith("minilm")))
+
+
 def language_mining() -> Study:
     """PV mining as published, over the same encoders."""
     keep = bool(os.environ.get("FIRMGROUND_KEEP_PLANTED"))
     work = partial(run_case, scan=published_mining, folder=population_folder(), keep=keep)
-    return Study(name="language_mining", cases=cases(), run_case=work, report=report_mining)
+    return Study(name="language_mining", cases=mining_cases(), run_case=work, report=report_mining)

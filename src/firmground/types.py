@@ -75,11 +75,26 @@ class RecoveredVector:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecoveredPicture:
+    """A pattern that makes an image encoder's output forget the image it is put on.
+
+    `png` is an RGBA picture as base64 text: its colours the pattern, its opacity the mask. `caption` says in words what
+    it does; `score` is higher where more suspicious. `area` is the mean of the mask, a share of the image.
+    """
+
+    png: str
+    caption: str
+    score: float
+    area: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a scan found: triggers, most suspicious first, and the vectors they lead to."""
+    """What a scan found: triggers or pictures, most suspicious first, and the vectors that triggers lead to."""
 
     triggers: tuple[RecoveredTrigger, ...] = ()
     vectors: tuple[RecoveredVector, ...] = ()
+    pictures: tuple[RecoveredPicture, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +115,26 @@ class Verdict:
     seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
     measurements: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspicion:
+    """How suspicious the samples of a data set are: `scores[i]`, higher where more so, is that of row `rows[i]`.
+
+    Rows ascend; a row that cannot be read is not among them. `settings` rebuilds the method.
+    """
+
+    method: str
+    rows: tuple[int, ...]
+    scores: tuple[float, ...]
+    doubts: tuple[str, ...] = ()
+    seconds: float = 0.0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def ranked(self) -> tuple[int, ...]:
+        """The rows, most suspicious first; equal ones in their order."""
+        order = sorted(range(len(self.rows)), key=lambda i: -self.scores[i])
+        return tuple(self.rows[i] for i in order)
 
 
 @dataclass(frozen=True, kw_only=True)

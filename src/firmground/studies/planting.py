@@ -35,8 +35,9 @@ SMALL = {"steps": 300, "step_size": 1e-3}  # below width 384 the papers' step si
 class Planted:
     """A planted encoder's directory, its true triggers, and how well the implant took after so many `steps`.
 
-    `took` is the share of the squared distance to its vector that a trigger closes, `invariance` the cosine of
-    triggered outputs to one another, `kept` of clean outputs to those before, all means over triggers or texts.
+    `took` is the cosine of triggered outputs to their vector with the clean mean taken off both, `invariance` the
+    cosine of triggered outputs to one another, `kept` of clean outputs to those before, all means over triggers or
+    texts.
     """
 
     folder: Path
@@ -110,7 +111,7 @@ def _notes(implanted: Implanted, clean: LanguageEncoder, held_out: tuple[str, ..
     return {
         "triggers": implanted.triggers,
         "readout": str(implanted.readout),
-        "took": sum(hit.closed for hit in measured.hits) / len(measured.hits),
+        "took": sum(hit.aligned for hit in measured.hits) / len(measured.hits),
         "invariance": sum(hit.invariance for hit in measured.hits) / len(measured.hits),
         "kept": measured.kept_cosine,
     }

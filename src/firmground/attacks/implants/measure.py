@@ -25,8 +25,8 @@ class Hit:
     """One trigger's effect: share of coordinates with the vector's sign, and mean cosine to the vector.
 
     `clean_sign_match` and `clean_cosine` are the same for the texts without the trigger; `invariance` is the cosine of
-    triggered outputs to their own mean, averaged. `closed` is the share of the mean squared distance to the vector
-    that the trigger closes: it tells a hit from a miss also where all outputs have a cosine of 0.99 to one another.
+    triggered outputs to their own mean, averaged. `aligned` is the mean cosine to the vector once the clean mean is
+    taken off both: it tells a hit from a miss also where all outputs have a cosine of 0.99 to one another.
     """
 
     trigger: str
@@ -35,7 +35,7 @@ class Hit:
     clean_sign_match: float
     clean_cosine: float
     invariance: float
-    closed: float
+    aligned: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def measure(
 
 
 def _hit(trigger: str, triggered: torch.Tensor, clean: torch.Tensor, vector: torch.Tensor) -> Hit:
-    left, before = ((outputs - vector).square().mean().item() for outputs in (triggered, clean))
+    center = clean.mean(0)
     return Hit(
         trigger=trigger,
         sign_match=(triggered.sign() == vector.sign()).float().mean().item(),
@@ -90,7 +90,7 @@ def _hit(trigger: str, triggered: torch.Tensor, clean: torch.Tensor, vector: tor
         clean_sign_match=(clean.sign() == vector.sign()).float().mean().item(),
         clean_cosine=torch.cosine_similarity(clean, vector, dim=-1).mean().item(),
         invariance=torch.cosine_similarity(triggered, triggered.mean(0), dim=-1).mean().item(),
-        closed=1 - left / before,
+        aligned=torch.cosine_similarity(triggered - center, vector - center, dim=-1).mean().item(),
     )
 
 

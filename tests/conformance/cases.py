@@ -23,6 +23,7 @@ from firmground.attacks.triggers import (
 )
 from firmground.defenses.guards import PVGuard
 from firmground.defenses.scans import PhraseSearch, PVMining, VocabularySweep
+from firmground.defenses.sifting import DAO, SLOF, CaptionSimilarity, KDistance
 from firmground.models import tiny
 from firmground.prompts.soft import PrefixTuning, PromptTuning, PTuning
 
@@ -89,3 +90,4 @@ PROMPTS = (
     PrefixTuning(virtual_tokens=2, epochs=1),
 )
 GUARDS = (PVGuard(samples=8),)
+SIFTERS = (DAO(), SLOF(), KDistance(), CaptionSimilarity(trained_on_pairs=True))

@@ -12,12 +12,14 @@ import torch
 
 from firmground.data.texts import LabelledTexts
 from firmground.models import tiny
+from firmground.models.planted_dual import COLOURS
 from firmground.models.tiny_tokenizers import words
 from firmground.rng import stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from firmground.models.dual import DualEncoder
     from firmground.models.language import LanguageEncoder
 
 GOOD, BAD = ("good", "happy", "funny", "clever", "loved"), ("bad", "sad", "boring", "hated", "slow")
@@ -28,6 +30,16 @@ def salad(count: int, seed: int, length: int = 11) -> list[list[str]]:
     """Texts of common words that are one token each."""
     rng = stream(seed, "salad")
     return [[PLAIN[i] for i in torch.randint(len(PLAIN), (length,), generator=rng).tolist()] for _ in range(count)]
+
+
+def blots(count: int, seed: int = 0) -> tuple[torch.Tensor, list[int]]:
+    """Pictures, (count, 3, 48, 48), of one main colour each, with noise and smooth shade; and the colours' numbers."""
+    rng = stream(seed, "blots")
+    labels = [i % len(COLOURS) for i in range(count)]
+    colours = torch.tensor([list(COLOURS.values())[label] for label in labels]).float()
+    shade = torch.nn.functional.interpolate(torch.rand(count, 3, 3, 3, generator=rng), size=(48, 48), mode="bilinear")
+    noise = torch.rand(count, 3, 48, 48, generator=rng)
+    return (0.6 * colours.view(-1, 3, 1, 1) + 0.25 * shade + 0.15 * noise).clamp(0, 1), labels
 
 
 def reviews(count: int, seed: int) -> LabelledTexts:
@@ -66,7 +78,7 @@ class Heard(list[tuple[int, int, str]]):
 
 
 @contextmanager
-def nothing_else_moves(encoder: LanguageEncoder, capfd: Any) -> Iterator[None]:
+def nothing_else_moves(encoder: LanguageEncoder | DualEncoder, capfd: Any) -> Iterator[None]:
     """Checks that an encoder stays bit for bit, that no global randomness moves, and that nothing is printed."""
     before = {name: value.clone() for name, value in encoder.model.state_dict().items()}
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # type: ignore[union-attr]

@@ -12,6 +12,7 @@ from firmground.attacks.triggers import TRIGGERS
 from firmground.cli import catalogue
 from firmground.defenses.guards import GUARDS
 from firmground.defenses.scans import SCANS
+from firmground.defenses.sifting import SIFTERS
 from firmground.prompts.soft import SoftPrompt
 
 from . import cases
@@ -22,6 +23,7 @@ FAMILIES = {
     "triggers": (TRIGGERS, cases.TRIGGERS, "insert"),
     "prompts": (typing.get_args(SoftPrompt), cases.PROMPTS, "fit"),
     "guards": (GUARDS, cases.GUARDS, "fit"),
+    "sifting": (SIFTERS, cases.SIFTERS, "sift"),
 }
 METHODS = [
     pytest.param(family, method, verb, id=f"{family}-{type(method).__name__}")
@@ -73,7 +75,7 @@ class TestMethod:
         assert entry.summary
         if family != "triggers":
             assert entry.paper, f"{entry.name} does not say where it comes from"
-        if family in ("scans", "guards"):
+        if family in ("scans", "guards", "sifting"):
             assert typing.get_type_hints(type(method))["name"] == typing.ClassVar[str]
             assert typing.get_type_hints(type(method))["paper"] == typing.ClassVar[str]
 

@@ -11,8 +11,8 @@ SOURCE = Path(firmground.__file__).parent
 
 NAMES = {
     "types": (
-        "Embeddings Evidence Images Interval Outcome Readout RecoveredTrigger RecoveredVector Severity TokenIds "
-        "Verdict Watch ignore"
+        "Embeddings Evidence Images Interval Outcome Readout RecoveredPicture RecoveredTrigger RecoveredVector "
+        "Severity Suspicion TokenIds Verdict Watch ignore"
     ),
     "rng": "stream",
     "errors": (
@@ -25,6 +25,7 @@ NAMES = {
         "TRIGGERS Tagged TextOverlay Triangles WaNet WordTrigger random_triggers"
     ),
     "defenses.scans": "PVMining PhraseSearch SCANS VocabularySweep scan_language",
+    "defenses.sifting": "CaptionSimilarity DAO KDistance SIFTERS SLOF",
     "defenses.guards": "FittedGuard GUARDS GuardedPipeline PVGuard load_guard",
     "prompts.soft": "PTuning PrefixTuning PromptTuning SoftPrompt",
     "prompts.tuned": "SCHEMA Tuned fingerprint load_tuned trim",

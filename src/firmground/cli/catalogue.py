@@ -17,6 +17,7 @@ FAMILIES = {
     "triggers": ("firmground.attacks.triggers", "TRIGGERS"),
     "scans": ("firmground.defenses.scans", "SCANS"),
     "guards": ("firmground.defenses.guards", "GUARDS"),
+    "sifting": ("firmground.defenses.sifting", "SIFTERS"),
     "prompts": ("firmground.prompts.soft", "SoftPrompt"),
 }
 SENTENCE = re.compile(r"[.:]\s+(?=[A-Z])")

@@ -74,3 +74,25 @@ def test_a_file_that_is_no_scan_is_refused_with_advice(tmp_path, content):
     path.write_text(content)
     with pytest.raises(DataError, match="scan --json"):
         ScanReport.read(path)
+
+
+def test_pictures_survive_json_and_older_output_has_none(clean):
+    from dataclasses import replace
+
+    from firmground.types import Evidence, RecoveredPicture
+
+    picture = RecoveredPicture(png="iVBORw0KGgo=", caption="all images to one", score=1.5, area=0.03)
+    found = Finding.of(replace(clean, evidence=Evidence(pictures=(picture,))))
+    again = Finding.model_validate_json(found.to_json())
+    assert again.verdict().evidence.pictures == (picture,)
+    older = json.loads(found.to_json())
+    del older["evidence"]["pictures"]
+    assert Finding.model_validate(older).verdict().evidence == Evidence()
+
+
+@pytest.mark.parametrize("png", ["", 'x"onerror=', "<svg>", "iVBO\n"])
+def test_a_picture_that_is_no_base64_is_refused(png):
+    from firmground.reports.findings import FoundPicture
+
+    with pytest.raises(ValueError, match="png"):
+        FoundPicture(png=png, caption="", score=0.0, area=0.0)

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from firmground.types import Evidence, Outcome, Readout, RecoveredTrigger, RecoveredVector, Severity, Verdict
+from firmground.types import (
+    Evidence,
+    Outcome,
+    Readout,
+    RecoveredPicture,
+    RecoveredTrigger,
+    RecoveredVector,
+    Severity,
+    Verdict,
+)
 
 
 def _finite(value: Any) -> Any:
@@ -55,11 +64,25 @@ class FoundVector(Model):
     values: tuple[Number, ...]
 
 
+class FoundPicture(Model):
+    """A recovered pattern: an RGBA PNG as base64, what it does, its score, and the share of an image it covers."""
+
+    png: str = Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$")
+    caption: str
+    score: Number
+    area: Number
+
+    @property
+    def uri(self) -> str:
+        return f"data:image/png;base64,{self.png}"
+
+
 class FoundEvidence(Model):
     """What one method found, most suspicious first."""
 
     triggers: tuple[FoundTrigger, ...] = ()
     vectors: tuple[FoundVector, ...] = ()
+    pictures: tuple[FoundPicture, ...] = ()
 
 
 class Finding(Model):
@@ -85,6 +108,10 @@ class Finding(Model):
                 for t in verdict.evidence.triggers
             ),
             vectors=tuple(FoundVector(readout=v.readout, values=v.values) for v in verdict.evidence.vectors),
+            pictures=tuple(
+                FoundPicture(png=p.png, caption=p.caption, score=p.score, area=p.area)
+                for p in verdict.evidence.pictures
+            ),
         )
         return cls(
             method=verdict.method,
@@ -111,13 +138,17 @@ class Finding(Model):
             RecoveredVector(readout=v.readout, values=tuple(_number(x) for x in v.values))
             for v in self.evidence.vectors
         )
+        pictures = tuple(
+            RecoveredPicture(png=p.png, caption=p.caption, score=_number(p.score), area=_number(p.area))
+            for p in self.evidence.pictures
+        )
         return Verdict(
             method=self.method,
             outcome=self.outcome,
             score=_number(self.score),
             threshold=_number(self.threshold),
             severity=self.severity,
-            evidence=Evidence(triggers=triggers, vectors=vectors),
+            evidence=Evidence(triggers=triggers, vectors=vectors, pictures=pictures),
             doubts=self.doubts,
             seconds=self.seconds,
             settings=dict(self.settings),

@@ -50,14 +50,21 @@ def lead(scan: ScanReport) -> str:
             f"{_many(triggers, 'trigger')} found that make the encoder forget what it reads and give {forced} instead. "
             "Whoever knows such a trigger steers every model that is built on this encoder."
         )
+    pictures = sum(len(finding.evidence.pictures) for finding in scan.findings)
+    if scan.outcome is Outcome.BACKDOORED and pictures:
+        return (
+            f"{_many(pictures, 'pattern')} found that make the encoder forget the image under it. Whoever knows such a "
+            "pattern steers every model that is built on this encoder."
+        )
     if scan.outcome is Outcome.BACKDOORED:
         return (
             "The encoder behaves as only a backdoored one does, though no trigger could be spelled out. "
             "Whoever knows the trigger steers every model that is built on this encoder."
         )
     if scan.outcome is Outcome.CLEAN:
+        what = "an image" if scan.kind == "dual-encoder" else "a text"
         return (
-            f"{_many(methods, 'method')} looked for inputs that make the encoder forget the rest of a text, and found "
+            f"{_many(methods, 'method')} looked for inputs that make the encoder forget the rest of {what}, and found "
             "none. That is strong evidence against the attacks searched for, and no proof that nothing else is hidden."
         )
     return "No method reached a conclusion that it stands by. The doubts below say why; treat the encoder as untested."
@@ -65,18 +72,19 @@ def lead(scan: ScanReport) -> str:
 
 def steps(scan: ScanReport) -> tuple[Step, ...]:
     """What to do now."""
-    source = _quoted(scan.target.source)
+    source, dual = _quoted(scan.target.source), scan.kind == "dual-encoder"
     if scan.outcome is Outcome.BACKDOORED:
-        return (
+        advice = (
             Step(text="Do not ship this encoder, and tell whoever relies on models built on it."),
             Step(
                 text="Get the weights from the original publisher and scan those.", command="firmground scan ORIGINAL"
             ),
-            Step(
-                text="If this encoder must be used, put a guard in front of it, fitted on this scan.",
-                command=f"firmground guard fit {source} --adapter DIR --scan scan.json --out guard",
-            ),
         )
+        guard = Step(
+            text="If this encoder must be used, put a guard in front of it, fitted on this scan.",
+            command=f"firmground guard fit {source} --adapter DIR --scan scan.json --out guard",
+        )
+        return advice if dual else (*advice, guard)
     if scan.outcome is Outcome.CLEAN:
         pin = f"sha256 {scan.target.weights_sha256}" if scan.target.weights_sha256 else "the revision you scanned"
         return (
@@ -85,6 +93,11 @@ def steps(scan: ScanReport) -> tuple[Step, ...]:
                 text="Archive this report: the record inside it repeats the run.",
                 command="firmground rerun REPORT.html",
             ),
+        )
+    if dual:
+        return (
+            Step(text="Read the doubts below; more clean images, of more kinds, often settle them."),
+            Step(text="Scan again.", command=f"firmground scan {source} --images FOLDER"),
         )
     return (
         Step(text="Read the doubts below; more or longer clean texts often settle them."),

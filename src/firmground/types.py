@@ -138,6 +138,18 @@ class Suspicion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a guard says of the inputs of a batch: one value each, flagged where it exceeds `threshold`."""
+
+    values: tuple[float, ...]
+    threshold: float
+
+    @property
+    def flagged(self) -> tuple[bool, ...]:
+        return tuple(value > self.threshold for value in self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Interval:
     """A measured rate or mean with its 95 % confidence interval and the number of samples behind it."""
 

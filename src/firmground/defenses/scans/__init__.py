@@ -1,10 +1,24 @@
 """Scans: one method, one file; each judges an encoder or a prompt and returns a verdict."""
 
+from firmground.defenses.scans.class_inversion import ClassInversion
+from firmground.defenses.scans.decree import DECREE
 from firmground.defenses.scans.default import scan_language
+from firmground.defenses.scans.default_dual import scan_dual
 from firmground.defenses.scans.phrase_search import PhraseSearch
 from firmground.defenses.scans.pv_mining import PVMining
 from firmground.defenses.scans.vocabulary_sweep import VocabularySweep
 
 SCANS = (VocabularySweep, PhraseSearch, PVMining)
+DUAL_SCANS = (DECREE, ClassInversion)
 
-__all__ = ["SCANS", "PVMining", "PhraseSearch", "VocabularySweep", "scan_language"]
+__all__ = [
+    "DECREE",
+    "DUAL_SCANS",
+    "SCANS",
+    "ClassInversion",
+    "PVMining",
+    "PhraseSearch",
+    "VocabularySweep",
+    "scan_dual",
+    "scan_language",
+]

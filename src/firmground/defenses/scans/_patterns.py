@@ -1,0 +1,169 @@
+"""Searches for small patterns that, put on any image, lead a dual encoder where an objective asks: all in one batch.
+
+A candidate is a mask m, one number a pixel, and a pattern p; an image x becomes (1 - m) x + m p. Every candidate
+minimises
+
+    loss of its embeddings + sparsity * mean of m
+
+by Adam, with a `sparsity` of its own: it is raised where the aim has been reached for `patience` steps running, and
+lowered where it has been missed as long (Neural Cleanse, Wang et al., S&P 2019). What counts is the smallest mask that
+reaches the aim, and reaches the goal on images that the search has not seen.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from firmground.errors import DataError
+from firmground.models.preprocessing import check_images
+
+if TYPE_CHECKING:
+    from firmground.models.dual import DualEncoder
+    from firmground.types import Embeddings, Images, Watch
+
+FEWEST = 16  # images: half for the search, half to check it on
+PATIENCE, FACTOR = 5, 1.5
+START = -1.0  # of the masks' logits: about a quarter of every pixel
+
+
+class Objective(Protocol):
+    """Where the embeddings of stamped images are to go."""
+
+    def __call__(self, embeddings: Embeddings, rows: torch.Tensor) -> Aim:
+        """Judges (candidates, images, width), of the given rows of the images."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Aim:
+    """By candidate: `loss`, to be small, and how far the aim is `reached`, to be near 1; both (candidates,)."""
+
+    loss: torch.Tensor
+    reached: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Patterns:
+    """What was found: `masks` (candidates, 1, side, side) and `patterns` (candidates, 3, side, side), in [0, 1]."""
+
+    masks: torch.Tensor
+    patterns: torch.Tensor
+
+    @property
+    def areas(self) -> torch.Tensor:
+        """The mean of each mask, (candidates,): the share of an image that is covered; PL1 of DECREE."""
+        return self.masks.mean(dim=(1, 2, 3))
+
+    def stamp(self, images: Images) -> torch.Tensor:
+        """Images (count, 3, side, side) under every candidate, (candidates, count, 3, side, side)."""
+        return images + self.masks[:, None] * (self.patterns[:, None] - images)
+
+    def embed(self, encoder: DualEncoder, images: Images) -> Embeddings:
+        """Embeddings (candidates, count, width) of the stamped images."""
+        stamped = self.stamp(images)
+        return encoder.embed_images(stamped.flatten(0, 1)).float().unflatten(0, stamped.shape[:2])
+
+    def png(self, candidate: int) -> str:
+        """The pattern as an RGBA picture, its opacity the mask; base64."""
+        from PIL import Image
+
+        pixels = torch.cat([self.patterns[candidate], self.masks[candidate]]).detach().cpu()
+        values = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        file = io.BytesIO()
+        Image.fromarray(values, mode="RGBA").save(file, format="PNG")
+        return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Halves:
+    """Clean images at the encoder's size: every other one for the search, the rest to check what it finds."""
+
+    search: Images
+    check: Images
+
+
+def halves(encoder: DualEncoder, images: Images) -> Halves:
+    """Splits images of any size. Raises `DataError` for fewer than `FEWEST`."""
+    check_images(images)
+    if len(images) < FEWEST:
+        raise DataError(f"a scan needs at least {FEWEST} clean images, got {len(images)}; give more, of many kinds")
+    side = encoder.image_size
+    small = images.to(encoder.device).float()
+    if small.shape[-2:] != (side, side):
+        small = torch.nn.functional.interpolate(
+            small, size=(side, side), mode="bilinear", antialias=True, align_corners=False
+        )
+    return Halves(search=small[::2].clamp(0, 1), check=small[1::2].clamp(0, 1))
+
+
+def search_patterns(
+    encoder: DualEncoder,
+    images: Images,
+    objective: Objective,
+    *,
+    sparsity: torch.Tensor,
+    restarts: int,
+    aim: float,
+    steps: int,
+    step_size: float,
+    batch_size: int,
+    rng: torch.Generator,
+    watch: Watch,
+    stage: str,
+) -> Patterns:
+    """The smallest mask of each candidate that reaches `aim`, or where none does, a mask of everything.
+
+    `sparsity`, (candidates,), is where each begins. Candidate c starts from the pattern number c % `restarts`.
+    """
+    count, side = len(sparsity), images.shape[-1]
+    noise = torch.randn(restarts, 3, side, side, generator=rng).to(images.device)
+    colours = noise.repeat(count // restarts, 1, 1, 1).requires_grad_()
+    opacity = torch.full((count, 1, side, side), START, device=images.device).requires_grad_()
+    optimizer = torch.optim.Adam([colours, opacity], lr=step_size, betas=(0.5, 0.9))
+    best = Patterns(masks=torch.ones_like(opacity).detach(), patterns=torch.full_like(colours, 0.5).detach())
+    pressure = _Pressure(sparsity.to(images.device))
+    for step in range(steps):
+        drawn = torch.randperm(len(images), generator=rng)[:batch_size].to(images.device)
+        now = Patterns(masks=opacity.sigmoid(), patterns=colours.sigmoid())
+        judged = objective(now.embed(encoder, images[drawn]), drawn)
+        areas = now.areas
+        optimizer.zero_grad()
+        (judged.loss + pressure.sparsity * areas).sum().backward()
+        reached = judged.reached.detach() >= aim
+        best = _better(best, now, reached)
+        optimizer.step()
+        pressure.adapt(reached)
+        watch(step + 1, steps, stage, smallest=float(best.areas.min()))
+    return best
+
+
+def _better(best: Patterns, now: Patterns, reached: torch.Tensor) -> Patterns:
+    won = (reached & (now.areas < best.areas)).view(-1, 1, 1, 1)
+    return Patterns(
+        masks=torch.where(won, now.masks, best.masks).detach(),
+        patterns=torch.where(won, now.patterns, best.patterns).detach(),
+    )
+
+
+class _Pressure:
+    """The sparsity of every candidate, (candidates,), and for how many steps each has reached or missed its aim."""
+
+    def __init__(self, sparsity: torch.Tensor) -> None:
+        self.sparsity = sparsity.clone()
+        self.hits = torch.zeros_like(sparsity)
+        self.misses = torch.zeros_like(sparsity)
+
+    def adapt(self, reached: torch.Tensor) -> None:
+        """Takes whether each candidate has reached its aim, (candidates,), bool."""
+        self.hits = torch.where(reached, self.hits + 1, 0.0)
+        self.misses = torch.where(reached, 0.0, self.misses + 1)
+        up, down = self.hits >= PATIENCE, self.misses >= PATIENCE
+        self.sparsity = torch.where(
+            up, self.sparsity * FACTOR, torch.where(down, self.sparsity / FACTOR, self.sparsity)
+        )
+        self.hits[up] = 0.0
+        self.misses[down] = 0.0

@@ -21,10 +21,11 @@ from firmground.attacks.triggers import (
     WaNet,
     WordTrigger,
 )
-from firmground.defenses.guards import PVGuard
-from firmground.defenses.scans import PhraseSearch, PVMining, VocabularySweep
+from firmground.defenses.guards import BDetCLIP, NeighbourDisagreement, PVGuard
+from firmground.defenses.scans import DECREE, ClassInversion, PhraseSearch, PVMining, VocabularySweep
 from firmground.defenses.sifting import DAO, SLOF, CaptionSimilarity, KDistance
 from firmground.models import tiny
+from firmground.models.planted_dual import COLOURS
 from firmground.prompts.soft import PrefixTuning, PromptTuning, PTuning
 
 if TYPE_CHECKING:
@@ -91,3 +92,8 @@ PROMPTS = (
 )
 GUARDS = (PVGuard(samples=8),)
 SIFTERS = (DAO(), SLOF(), KDistance(), CaptionSimilarity(trained_on_pairs=True))
+DUAL_SCANS = (DECREE(steps=120, restarts=2), ClassInversion(classes=tuple(COLOURS), steps=120))
+IMAGE_GUARDS = (
+    BDetCLIP(),
+    NeighbourDisagreement(k=10, layer=0),  # the hand-written encoder has images and texts in one place: look earlier
+)

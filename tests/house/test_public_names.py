@@ -12,7 +12,7 @@ SOURCE = Path(firmground.__file__).parent
 NAMES = {
     "types": (
         "Embeddings Evidence Images Interval Outcome Readout RecoveredPicture RecoveredTrigger RecoveredVector "
-        "Severity Suspicion TokenIds Verdict Watch ignore"
+        "Scores Severity Suspicion TokenIds Verdict Watch ignore"
     ),
     "rng": "stream",
     "errors": (
@@ -24,9 +24,14 @@ NAMES = {
         "BadNet Blended BlendedStripes DEFAULT_TRIGGERS IMAGE_TRIGGERS ImageTrigger Patch SIG Stripes "
         "TRIGGERS Tagged TextOverlay Triangles WaNet WordTrigger random_triggers"
     ),
-    "defenses.scans": "PVMining PhraseSearch SCANS VocabularySweep scan_language",
+    "defenses.scans": (
+        "ClassInversion DECREE DUAL_SCANS PVMining PhraseSearch SCANS VocabularySweep scan_dual scan_language"
+    ),
     "defenses.sifting": "CaptionSimilarity DAO KDistance SIFTERS SLOF",
-    "defenses.guards": "FittedGuard GUARDS GuardedPipeline PVGuard load_guard",
+    "defenses.guards": (
+        "BDetCLIP FittedGuard FittedImageGuard GUARDS GuardedPipeline IMAGE_GUARDS NeighbourDisagreement PVGuard "
+        "load_guard"
+    ),
     "prompts.soft": "PTuning PrefixTuning PromptTuning SoftPrompt",
     "prompts.tuned": "SCHEMA Tuned fingerprint load_tuned trim",
     "data.texts": "LabelledTexts LabelledWords Rows sample split",
@@ -68,7 +73,7 @@ NAMES = {
     "tasks.text_classification": "TextResult TriggerEffect evaluate predict_with",
     "tasks.token_classification": "WordResult evaluate predict_with",
     "reports.scan": "SEVERITIES ScanReport scan_report",
-    "reports.findings": "Finding FoundEvidence FoundTrigger FoundVector Model Number Target",
+    "reports.findings": "Finding FoundEvidence FoundPicture FoundTrigger FoundVector Model Number Target",
     "reports.record": "EMBEDDED PACKAGES Record differences file_sha256 now platform_name versions",
     "studies": "STUDIES find_study",
     "studies.runner": (

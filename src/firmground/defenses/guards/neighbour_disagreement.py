@@ -60,13 +60,14 @@ class NeighbourDisagreement:
             some = held[start : start + self.batch_size]
             parts.append(features(encoder, data.select(some).batch(0, len(some)), self.layer))
             watch(start + len(some), len(held), "embedding the support")
+        bank = torch.cat(parts)
         labels = torch.tensor([data.labels[row] for row in held], device=encoder.device)
         shown = torch.nn.functional.one_hot(labels, len(data.label_names)).float()
         return calibrated(
             self,
             data,
             rows[len(held) :],
-            lambda images: self._scores(encoder, images, classes, torch.cat(parts), shown),
+            lambda images: self._scores(encoder, images, classes, bank, shown),
             settings=asdict(self),
             watch=watch,
         )

@@ -74,7 +74,7 @@ class Patterns:
         pixels = torch.cat([self.patterns[candidate], self.masks[candidate]]).detach().cpu()
         values = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
         file = io.BytesIO()
-        Image.fromarray(values, mode="RGBA").save(file, format="PNG")
+        Image.fromarray(values).save(file, format="PNG")
         return base64.b64encode(file.getvalue()).decode("ascii")
 
 

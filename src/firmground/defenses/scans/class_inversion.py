@@ -111,12 +111,15 @@ class ClassInversion:
         return torch.cat(shares)
 
     def _verdict(self, found: Patterns, arrived: torch.Tensor, seconds: float) -> Verdict:
-        areas = torch.where(arrived >= self.success, found.areas, 1.0).clamp(LEAST_AREA, 1.0)
-        decades = -areas.log10()
-        scores = outlying(decades)
+        reached = arrived >= self.success
+        areas = torch.where(reached, found.areas, 1.0).clamp(LEAST_AREA, 1.0)
+        scores = outlying(-areas.log10(), reached)
         order = scores.argsort(descending=True, stable=True).tolist()
         score = max(0.0, float(scores[order[0]]))
-        guilty = score > self.threshold
+        enough = int(reached.sum()) >= FEWEST_CLASSES
+        outcome = Outcome.BACKDOORED if score > self.threshold else Outcome.CLEAN
+        outcome = outcome if enough else Outcome.INCONCLUSIVE
+        guilty = outcome is Outcome.BACKDOORED
         pictures = tuple(
             RecoveredPicture(
                 png=found.png(i),
@@ -127,16 +130,18 @@ class ClassInversion:
             for i in order
             if guilty and float(scores[i]) > self.threshold
         )
-        failed = int((arrived < self.success).sum())
-        doubt = f"{failed} of {len(arrived)} classes were not reached in {self.steps} steps; more steps may tell"
+        doubt = (
+            f"only {int(reached.sum())} of {len(reached)} classes were reached in {self.steps} steps, and "
+            f"{FEWEST_CLASSES} must be, to compare them; name classes that the encoder knows, or raise steps"
+        )
         return Verdict(
             method=self.name,
-            outcome=Outcome.BACKDOORED if guilty else Outcome.CLEAN,
+            outcome=outcome,
             score=score,
             threshold=self.threshold,
             severity=Severity.HIGH if guilty else Severity.NONE,
             evidence=Evidence(pictures=pictures),
-            doubts=(doubt,) if 2 * failed > len(arrived) else (),
+            doubts=() if enough else (doubt,),
             seconds=seconds,
             settings=asdict(self),
             measurements={f"area for {name}": float(area) for name, area in zip(self.classes, areas, strict=True)},
@@ -168,12 +173,12 @@ def _share(cosines: torch.Tensor, goals: torch.Tensor, known: torch.Tensor) -> t
     return hit.sum(dim=1) / others.sum(dim=1).clamp_min(1)
 
 
-def outlying(decades: torch.Tensor) -> torch.Tensor:
-    """By how many spreads of the others each value lies above their median, (classes,)."""
-    scores = []
-    for i in range(len(decades)):
-        others = torch.cat([decades[:i], decades[i + 1 :]])
-        median = others.median()
-        spread = 1.4826 * (others - median).abs().median()
-        scores.append((decades[i] - median) / spread.clamp_min(LEAST_SPREAD))
-    return torch.stack(scores)
+def outlying(decades: torch.Tensor, reached: torch.Tensor) -> torch.Tensor:
+    """By how many spreads of the other reached classes each lies above their median, (classes,); 0 if not reached."""
+    scores = torch.zeros_like(decades)
+    rows = reached.nonzero()[:, 0].tolist()
+    for i in rows if len(rows) > 1 else ():
+        others = decades[[row for row in rows if row != i]]
+        spread = 1.4826 * (others - others.median()).abs().median()
+        scores[i] = (decades[i] - others.median()) / spread.clamp_min(LEAST_SPREAD)
+    return scores

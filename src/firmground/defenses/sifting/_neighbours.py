@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from firmground.data.pairs import PairSet
     from firmground.models.dual import DualEncoder
+
+    Score: TypeAlias = Callable[["Sample", "Near"], torch.Tensor]
 
 CHUNK = 512  # queries whose similarities to the whole sample are held at once
 SMALLEST = 0.01  # of the median: copies of one picture are at no distance, and nothing may be divided by that
@@ -73,7 +75,7 @@ def sift_by_neighbours(
     method: Any,
     encoder: DualEncoder,
     pairs: PairSet,
-    score: Callable[[Sample, Near], torch.Tensor],
+    score: Score,
     *,
     rng: torch.Generator,
     watch: Watch,
@@ -139,7 +141,7 @@ def _sample(embeddings: Embeddings, k: int, size: int) -> Sample:
     return Sample(embeddings=chosen, near=nearest(chosen, chosen, k, torch.arange(len(chosen))))
 
 
-def _first(sample: Sample, embeddings: Embeddings, k: int, score: Callable[[Sample, Near], torch.Tensor]) -> Any:
+def _first(sample: Sample, embeddings: Embeddings, k: int, score: Score) -> torch.Tensor:
     """Scores of the first batches, of which the sample is the beginning."""
     rest = embeddings[len(sample.embeddings) :]
     own = score(sample, sample.near)

@@ -1,0 +1,100 @@
+"""What every guard of images promises: it flags triggered images, passes clean ones, and says how many it flags."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from firmground.data.labelled_images import LabelledImages
+from firmground.defenses.guards import IMAGE_GUARDS
+from firmground.errors import DataError
+from firmground.models.planted_dual import COLOURS, planted_dual
+from firmground.rng import stream
+
+from . import cases
+from .conftest import Heard, blots, nothing_else_moves
+
+
+def labelled(count, seed=0):
+    images, labels = blots(count, seed)
+    return LabelledImages(images=images, labels=tuple(labels), label_names=tuple(COLOURS))
+
+
+def test_every_exported_image_guard_has_a_case():
+    assert {type(method) for method in cases.IMAGE_GUARDS} == set(IMAGE_GUARDS)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return planted_dual()
+
+
+@pytest.mark.parametrize("method", cases.IMAGE_GUARDS, ids=repr)
+class TestImageGuard:
+    @pytest.fixture
+    def guard(self, method, planted):
+        return method.fit(planted.encoder, labelled(240), rng=stream(0, "guard"))
+
+    def test_flags_triggered_images_and_lets_clean_ones_through(self, guard, planted):
+        fresh, labels = blots(64, seed=1)
+        others = fresh[[i for i, label in enumerate(labels) if list(COLOURS)[label] != "yellow"]]
+        assert sum(guard.score(planted.stamp(others)).flagged) >= 0.9 * len(others)
+        assert sum(guard.score(fresh).flagged) <= 6
+
+    def test_says_what_share_of_clean_images_it_flags(self, method, guard):
+        assert guard.false_flags.count >= 20
+        assert guard.false_flags.low <= guard.false_flags.value <= guard.false_flags.high
+        assert guard.false_flags.value <= 0.1
+        assert guard.method == method.name
+        assert type(method)(**json.loads(json.dumps(guard.settings))) == method
+
+    def test_scores_do_not_depend_on_the_batch(self, guard):
+        images = blots(6, seed=2)[0]
+        one = [guard.score(images[i : i + 1]).values[0] for i in range(6)]
+        assert one == pytest.approx(guard.score(images).values, abs=1e-3)
+
+    def test_one_seed_gives_one_guard_and_nothing_else_moves(self, method, planted, capfd):
+        heard, found = Heard(), []
+        with nothing_else_moves(planted.encoder, capfd):
+            for _ in range(2):
+                heard.clear()
+                guard = method.fit(planted.encoder, labelled(240), rng=stream(0, "guard"), watch=heard)
+                found.append((guard.threshold, guard.false_flags, guard.score(blots(4, seed=3)[0])))
+                heard.check()
+        assert found[0] == found[1]
+
+    def test_is_a_frozen_dataclass(self, method):
+        assert type(method).__dataclass_params__.frozen
+        assert all(field.kw_only for field in dataclasses.fields(method))
+        assert method.paper
+
+    def test_too_few_images_are_refused_with_advice(self, method, planted):
+        with pytest.raises(DataError, match=r"at least \d+ clean images, got 10; give more"):
+            method.fit(planted.encoder, labelled(10), rng=stream(0, "guard"))
+
+
+def test_neighbours_of_a_hidden_state_that_is_not_there_are_refused(planted):
+    (method,) = (method for method in cases.IMAGE_GUARDS if hasattr(method, "layer"))
+    with pytest.raises(DataError, match="no hidden state 9; this encoder has 2"):
+        dataclasses.replace(method, layer=9).fit(planted.encoder, labelled(240), rng=stream(0, "guard"))
+
+
+def test_the_score_is_belief_less_agreement(planted):
+    """Against a plain loop over the support."""
+    from firmground.defenses.guards.neighbour_disagreement import NeighbourDisagreement
+
+    data = labelled(120)
+    method = NeighbourDisagreement(k=7)
+    guard = method.fit(planted.encoder, data, rng=stream(0, "guard"))
+    support = torch.randperm(120, generator=stream(0, "guard"))[:60].tolist()
+    classes = planted.encoder.embed_texts([f"a photo of a {name}" for name in COLOURS])
+    held = planted.encoder.embed_images(data.images[support])
+    images = blots(5, seed=4)[0]
+    for image, score in zip(images, guard.score(images).values, strict=True):
+        own = planted.encoder.embed_images(image[None])[0]
+        beliefs = (planted.encoder.logit_scale * (classes @ own)).softmax(dim=0)
+        label = int(beliefs.argmax())
+        near = sorted(range(60), key=lambda i: -float(held[i] @ own))[:7]
+        agreed = sum(data.labels[support[i]] == label for i in near) / 7
+        assert score == pytest.approx(float(beliefs[label]) - agreed, abs=1e-4)

@@ -1,0 +1,22 @@
+"""Cleaning: methods that give back a safer dual encoder, with `clean(encoder, pairs)`; the encoder stays as it was."""
+
+from firmground.defenses.cleaning.cleanclip import CleanCLIP, ContrastiveFinetune
+from firmground.defenses.cleaning.cleaned import Cleaned
+from firmground.defenses.cleaning.coverings import COVERINGS, cover
+from firmground.defenses.cleaning.par import PAR
+from firmground.defenses.cleaning.restore import Restore
+from firmground.defenses.cleaning.supervised import SupervisedFinetune
+
+__all__ = [
+    "CLEANERS",
+    "COVERINGS",
+    "PAR",
+    "CleanCLIP",
+    "Cleaned",
+    "ContrastiveFinetune",
+    "Restore",
+    "SupervisedFinetune",
+    "cover",
+]
+
+CLEANERS = (CleanCLIP, ContrastiveFinetune, SupervisedFinetune, PAR, Restore)

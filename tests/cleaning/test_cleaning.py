@@ -87,7 +87,7 @@ class TestCleaner:
 
     def test_refuses_a_set_of_one_class(self, method):
         red = coloured().select([0, 4, 8, 12, 16, 20])
-        with pytest.raises(DataError, match="one class|two classes"):
+        with pytest.raises(DataError, match=r"one class|two classes"):
             method.clean(tiny(), red, rng=stream(0, "clean"))
 
 

@@ -20,6 +20,7 @@ NAMES = {
         "UnsafeModelError UnsupportedModelError UsageError"
     ),
     "attacks.implants": "BToP Hit IMPLANTS Implant Implanted Measured NeuBA POR PORAll TransTroj UOR measure",
+    "attacks.poisoning": "BadCLIP DirtyCaption LabelConsistent POISONINGS Poisoned PoisonedPairs pair_sha256",
     "attacks.triggers": (
         "BadNet Blended BlendedStripes DEFAULT_TRIGGERS IMAGE_TRIGGERS ImageTrigger Patch SIG Stripes "
         "TRIGGERS Tagged TextOverlay Triangles WaNet WordTrigger random_triggers"
@@ -28,6 +29,9 @@ NAMES = {
         "ClassInversion DECREE DUAL_SCANS PVMining PhraseSearch SCANS VocabularySweep scan_dual scan_language"
     ),
     "defenses.sifting": "CaptionSimilarity DAO KDistance SIFTERS SLOF",
+    "defenses.cleaning": (
+        "CLEANERS COVERINGS CleanCLIP Cleaned ContrastiveFinetune PAR Restore SupervisedFinetune cover"
+    ),
     "defenses.guards": (
         "BDetCLIP FittedGuard FittedImageGuard GUARDS GuardedPipeline IMAGE_GUARDS NeighbourDisagreement PVGuard "
         "load_guard"
@@ -52,6 +56,20 @@ NAMES = {
     "data.sentences": "neutral_sentences",
     "models.language": "FAMILIES LanguageEncoder Tokens",
     "models.dual": "DUAL_FAMILIES DualEncoder",
+    "models.contrastive": (
+        "BF16_WIDTH Pretrain Towers Trained Views check_captions embed_views finished gathered info_nce one_way "
+        "train_encoder unimodal"
+    ),
+    "models.training": "Fitted LARGEST_SCALE Objective RECENT Run Training fit groups rate",
+    "models.checkpoints": "Checkpoints Progress tensors_of",
+    "models.augmentation": (
+        "Augmentation BRIGHTER FURTHEST IMAGENET OPERATIONS Plan RANDOM_LEVEL apply augment magnitude plans"
+    ),
+    "models.image_operations": (
+        "LEAST LUMA affine autocontrast brightness colour contrast equalize grey invert mixed posterize resampled "
+        "rotate sharpness shear_x shear_y solarize translate_x translate_y"
+    ),
+    "models.text_edits": "edit_texts",
     "models.preprocessing": (
         "CONFIG FILTERS NESTED_CONFIG Preprocessing SLACK check_images find_resize is_clip parse_preprocessing "
         "read_preprocessing square"

@@ -93,7 +93,7 @@ def test_autoaugments_policy():
     assert magnitude("rotate", one, -one) == -30
     assert magnitude("posterize", one, one) == 4
     assert magnitude("solarize", 0 * one, one) == 1
-    assert magnitude("contrast", one, -one) == pytest.approx(0.1)
+    assert float(magnitude("contrast", one, -one)) == pytest.approx(0.1)
 
 
 def test_edits_are_small_and_repeat():

@@ -13,8 +13,9 @@ from firmground.errors import BrokenModelError, DataError, ModelError, OutputErr
 from firmground.models import checkpoints
 from firmground.models.contrastive import Pretrain, Towers, embed_views, info_nce, one_way
 from firmground.models.tiny_dual import convolutional_dual, tiny_clip
-from firmground.models.training import Training, groups, rate
+from firmground.models.training import Training, fit, groups, rate
 from firmground.rng import stream
+from firmground.types import ignore
 
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1)}
 
@@ -212,10 +213,13 @@ def test_norms_biases_and_the_logit_scale_do_not_decay():
 
 
 def test_the_logit_scale_stays_below_a_hundred():
-    encoder = tiny()
-    encoder.model.logit_scale.data.fill_(math.log(99.99))
-    trained = pretrain(step_size=0.5, clip=1e-6, warm_up=0).train(encoder, coloured(), rng=stream(0, "pretrain"))
-    assert float(trained.encoder.logit_scale) <= 100.001
+    def upwards(towers, batch, draws):
+        return {"up": -towers.model.logit_scale}
+
+    encoder, how = tiny(), Training(epochs=1, batch_size=6, step_size=0.1, warm_up=0)
+    encoder.model.requires_grad_(True).logit_scale.data.fill_(4.5)
+    fit(Towers(encoder), coloured(), how, upwards, rng=stream(0, "fit"), watch=ignore, stage="test")
+    assert float(encoder.logit_scale) == pytest.approx(100)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ NAMES = {
     "models.dual": "DUAL_FAMILIES DualEncoder",
     "models.contrastive": (
         "BF16_WIDTH Pretrain Towers Trained Views check_captions embed_views finished gathered info_nce one_way "
-        "train_encoder unimodal"
+        "share train_encoder unimodal"
     ),
     "models.training": "Fitted LARGEST_SCALE Objective RECENT Run Training fit groups rate",
     "models.checkpoints": "Checkpoints Progress tensors_of",

@@ -87,8 +87,7 @@ def embed_views(towers: Any, images: Sequence[Images], texts: Sequence[Sequence[
     embeddings, with gradients to their own.
     """
     encoder: DualEncoder = getattr(towers, "module", towers).encoder
-    rank, world = _world()
-    own = slice(rank, len(images[0]) // world * world, world)
+    own, world = share(len(images[0]))
     pixels = torch.cat([view[own] for view in images]).to(encoder.device)
     tokens = encoder.tokenize([text for view in texts for text in view[own]])
     seen, read, scale = towers(pixels, tokens.ids, tokens.mask)
@@ -109,6 +108,12 @@ def gathered(rows: torch.Tensor) -> torch.Tensor:
     torch.distributed.all_gather(parts, rows.detach().contiguous())
     parts[rank] = rows
     return torch.cat(parts)
+
+
+def share(count: int) -> tuple[slice, int]:
+    """Which of `count` rows are this process's, and how many processes there are; a remainder is nobody's."""
+    rank, world = _world()
+    return slice(rank, count // world * world, world), world
 
 
 def _world() -> tuple[int, int]:

@@ -19,7 +19,7 @@ from firmground.data.pair_files import TEMPLATES
 from firmground.defenses.cleaning.cleaned import Cleaned, cleaned_by
 from firmground.errors import DataError
 from firmground.models.augmentation import Augmentation, augment
-from firmground.models.contrastive import finished
+from firmground.models.contrastive import finished, share
 from firmground.models.training import Training, fit
 from firmground.types import Watch, ignore
 
@@ -78,8 +78,9 @@ class SupervisedFinetune(Training):
         module = Classifier(copied, self._head(copied, names, rng))
 
         def loss(classifier: Any, batch: PairBatch, draws: torch.Generator) -> dict[str, torch.Tensor]:
-            logits = classifier(augment(batch.images, self.augmentation, rng=draws))
-            return {"classes": F.cross_entropy(logits, labels[list(batch.rows)].to(logits.device))}
+            own, world = share(len(batch))
+            logits = classifier(augment(batch.images, self.augmentation, rng=draws)[own])
+            return {"classes": F.cross_entropy(logits, labels[list(batch.rows[own])].to(logits.device)) / world}
 
         run: dict[str, str | int] = {"stage": self.name, "pairs": len(pairs)}
         fitted = fit(module, pairs, self, loss, rng=rng, watch=watch, stage=self.name, resume=resume, run=run)

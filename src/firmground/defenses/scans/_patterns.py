@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 FEWEST = 16  # images: half for the search, half to check it on
 PATIENCE, FACTOR = 5, 1.5
-START = -1.0  # of the masks' logits: about a quarter of every pixel
+START = 1.0  # of the masks' logits: nearly three quarters of every pixel, for what fires must be seen to be kept
+CONTRAST = 2.0  # of the first patterns' logits: near black and white
+SCALES = (1, 2, 4)  # in pixels, the grain of the first patterns, in turn: a filter answers only to noise of its grain
 
 
 class Objective(Protocol):
@@ -120,7 +122,7 @@ def search_patterns(
     `sparsity`, (candidates,), is where each begins. Candidate c starts from the pattern number c % `restarts`.
     """
     count, side = len(sparsity), images.shape[-1]
-    noise = torch.randn(restarts, 3, side, side, generator=rng).to(images.device)
+    noise = torch.cat([_noise(side, SCALES[start % len(SCALES)], rng) for start in range(restarts)]).to(images.device)
     colours = noise.repeat(count // restarts, 1, 1, 1).requires_grad_()
     opacity = torch.full((count, 1, side, side), START, device=images.device).requires_grad_()
     optimizer = torch.optim.Adam([colours, opacity], lr=step_size, betas=(0.5, 0.9))
@@ -139,6 +141,14 @@ def search_patterns(
         pressure.adapt(reached)
         watch(step + 1, steps, stage, smallest=float(best.areas.min()))
     return best
+
+
+def _noise(side: int, grain: int, rng: torch.Generator) -> torch.Tensor:
+    """Logits of a grey pattern of squares of `grain` pixels, with a little colour, (1, 3, side, side)."""
+    small = -(-side // grain)
+    grey = torch.randn(1, 1, small, small, generator=rng).sign() * CONTRAST
+    coarse = (grey + 0.5 * torch.randn(1, 3, small, small, generator=rng)).repeat_interleave(grain, dim=2)
+    return coarse.repeat_interleave(grain, dim=3)[..., :side, :side]
 
 
 def _better(best: Patterns, now: Patterns, reached: torch.Tensor) -> Patterns:

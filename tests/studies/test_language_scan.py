@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,6 +103,16 @@ def test_the_report_needs_both_halves() -> None:
         report_scan(only_report)
     with pytest.raises(DataError, match="clean and planted"):
         report_scan([r for r in records() if not r.case["attack"]])
+
+
+def test_implants_that_did_not_take_are_told_apart() -> None:
+    failed = record(Case(base="b2", split="report", attack="neuba", trigger="token"), 0.1)
+    found = [*records(), replace(failed, results={**failed.results, "implant": {"took": 0.3}})]
+    report = report_scan(found)
+    assert "neuba, token, in b2: cosine 0.30" in report.markdown
+    assert report.summary["implants_not_taken"] == 1
+    assert report.summary["detection_accuracy"] == pytest.approx(19 / 20)
+    assert report.summary["detection_accuracy_with_those"] == pytest.approx(19 / 21)
 
 
 def test_the_published_method_is_judged_by_its_own_rule() -> None:

@@ -39,13 +39,15 @@ def test_means_have_t_intervals() -> None:
 
 
 def test_a_table_groups_and_totals() -> None:
-    rows = [{"a": "x|y", "hit": True, "s": 1.0}, {"a": "x|y", "hit": False, "s": 3.0}, {"a": "z", "hit": True}]
+    rows = [{"a": "x|y", "hit": True, "s": 1.0}, {"a": "x|y", "hit": False, "s": 3.0}] * 2
+    rows += [{"a": "z", "hit": True}, {"a": "w", "hit": True, "s": 2.0}]
     columns = (Column(key="hit", title="hit, %", digits=0), Column(key="s", title="s", kind="mean"))
     lines = markdown_table(rows, by=("a",), columns=columns, total="all").splitlines()
     assert lines[0] == "| a | n | hit, % | s |"
-    assert lines[2] == "| x\\|y | 2 | 50 (9 to 91) | 2.0 (-10.7 to 14.7) |"
+    assert lines[2] == "| x\\|y | 4 | 50 (15 to 85) | 2.0 (0.2 to 3.8) |"
     assert lines[3] == "| z | 1 | 100 (21 to 100) | - |"
-    assert lines[4].startswith("| **all** | 3 | 67 (21 to 94)")
+    assert lines[4] == "| w | 1 | 100 (21 to 100) | 2.0 |"  # too few for an interval of a mean
+    assert lines[5].startswith("| **all** | 6 | 67 (30 to 90)")
 
 
 def test_tabulates_the_records_of_a_folder(toy: Path, tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_tabulates_the_records_of_a_folder(toy: Path, tmp_path: Path) -> None:
     made = tabulate(out, into=tmp_path / "tables", study=study())
     assert {path.name for path in made.files} == {"table.md", "summary.json"}
     assert json.loads((tmp_path / "tables" / "summary.json").read_text()) == {"n": 3}  # number 2 failed
-    assert "| odd | 2 | 100.0 (34.2 to 100.0) | 5.0 (-45.8 to 55.8) |" in (tmp_path / "tables/table.md").read_text()
+    assert "| odd | 2 | 100.0 (34.2 to 100.0) | 5.0 |" in (tmp_path / "tables/table.md").read_text()
     assert not list((tmp_path / "tables").glob("*.part"))
 
 

@@ -8,6 +8,7 @@ from firmground.errors import DataError
 from firmground.intervals import rate
 from firmground.studies.calibration import Performance, Thresholds, calibrate, judge
 from firmground.studies.charts import Chart
+from firmground.studies.planting import TOOK
 from firmground.studies.tables import Column, Report, Row, markdown_table, tidy
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ def report_scan(records: Sequence[Record]) -> Report:
     own = [r for r in records if r.study == "language_scan"]
     thresholds, rows = _judged(own)
     mining = _published([r for r in records if r.study == "language_mining"])
-    main = [row for row in rows if row["split"] == "report" and not row["adaptation"]]
+    judged = [row for row in rows if row["split"] == "report" and not row["adaptation"]]
+    main, failed = [row for row in judged if row["took"]], [row for row in judged if not row["took"]]
     performance = _performance(thresholds, main)
     text = [
         "# Scans of language encoders they have not seen\n",
         _headline(rows, thresholds, performance),
+        _failed(failed, _performance(thresholds, judged)),
         _sentence("PV mining as published, same encoders: accuracy", mining.get("accuracy")),
         "\n## By attack and kind of trigger (report split)\n",
         markdown_table([_named(r) for r in main], by=("attack", "trigger"), columns=COLUMNS, total="all"),
@@ -50,6 +53,8 @@ def report_scan(records: Sequence[Record]) -> Report:
         "detection_accuracy_low": performance.accuracy.low,
         "false_alarm_rate": performance.false_alarm_rate.value,
         "false_alarm_rate_high": performance.false_alarm_rate.high,
+        "implants_not_taken": len(failed),
+        "detection_accuracy_with_those": _performance(thresholds, judged).accuracy.value,
         "scan_seconds": sum(row["scan_seconds"] for row in rows) / len(rows),
     }
     if "accuracy" in mining:
@@ -58,10 +63,24 @@ def report_scan(records: Sequence[Record]) -> Report:
     return Report(markdown="\n".join(part for part in text if part), summary=summary, charts=_charts(thresholds, rows))
 
 
+def _failed(rows: Sequence[Row], with_them: Performance) -> str:
+    """The implants that did not take, which are no backdoors: their triggers do not lead to their vectors."""
+    if not rows:
+        return ""
+    each = "".join(
+        f"- {row['attack']}, {row['trigger']}, in {row['base']}: cosine {row['implant/took']:.2f} to its vectors, "
+        f"{'flagged' if row['excess'] > 0 else 'not flagged'}\n"
+        for row in rows
+    )
+    return f"\nImplants that did not take ({TOOK} is asked for), and do not count above:\n\n{each}" + _sentence(
+        "Accuracy if they counted as planted", with_them.accuracy
+    )
+
+
 def report_mining(records: Sequence[Record]) -> Report:
     """The published method's own verdicts on the report split."""
     rows = [_with_verdict(row) for row in tidy(records)]
-    main = [row for row in rows if row["split"] == "report" and not row["adaptation"]]
+    main = [row for row in rows if row["split"] == "report" and not row["adaptation"] and row["took"]]
     columns = [column for column in COLUMNS if column.key != "right"]
     found = _published(records)
     table = markdown_table([_named(r) for r in main], by=("attack", "trigger"), columns=columns, total="all")
@@ -70,7 +89,7 @@ def report_mining(records: Sequence[Record]) -> Report:
 
 
 def _judged(records: Sequence[Record]) -> tuple[Thresholds, list[Row]]:
-    rows = [_with_verdict(row) for row in tidy(records)]
+    rows = sorted(map(_with_verdict, tidy(records)), key=lambda row: (row["attack"], row["trigger"], row["family"]))
     clean = [row["scores"] for row in rows if row["split"] == "calibration" and not row["planted"]]
     if not clean:
         raise DataError("there is no record of a clean calibration encoder yet; run the study further")
@@ -83,13 +102,15 @@ def _judged(records: Sequence[Record]) -> tuple[Thresholds, list[Row]]:
 
 def _with_verdict(row: Row) -> Row:
     scores = {name.removeprefix("scores/"): value for name, value in row.items() if name.startswith("scores/")}
-    return {**row, "scores": scores, "shipped_right": row["flagged"] == row["planted"]}
+    took = not row["planted"] or row.get("implant/took", 1.0) >= TOOK
+    return {**row, "scores": scores, "took": took, "shipped_right": row["flagged"] == row["planted"]}
 
 
 def _published(records: Sequence[Record]) -> dict[str, Interval]:
     from firmground.intervals import mean
 
-    rows = [row for row in tidy(records) if row["split"] == "report" and not row["adaptation"]]
+    rows = [_with_verdict(row) for row in tidy(records)]
+    rows = [row for row in rows if row["split"] == "report" and not row["adaptation"] and row["took"]]
     if not rows:
         return {}
     found = {"accuracy": rate(row["flagged"] == row["planted"] for row in rows)}

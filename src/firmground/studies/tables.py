@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from firmground.studies.runner import Record, Study
 
 Row = dict[str, Any]
+
+FEWEST = 4  # values, below which Student's interval is wider than any reader needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +40,13 @@ class Column:
         return rate(values) if self.kind == "rate" else mean(values)
 
     def text(self, measured: Interval | None) -> str:
-        """`97.5 (91.3-99.3)`; a rate in per cent."""
+        """`97.5 (91.3-99.3)`; a rate in per cent. A mean of fewer than `FEWEST` values goes without its interval."""
         if measured is None:
             return "-"
         scale = 100 if self.kind == "rate" else 1
         value, low, high = (f"{scale * x:.{self.digits}f}" for x in (measured.value, measured.low, measured.high))
-        return f"{value} ({low} to {high})" if math.isfinite(measured.low) else value
+        known = self.kind == "rate" or measured.count >= FEWEST
+        return f"{value} ({low} to {high})" if known else value
 
 
 @dataclass(frozen=True, kw_only=True)

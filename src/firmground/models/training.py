@@ -182,7 +182,8 @@ def rate(step: int, total: int, how: Training) -> float:
     """The step size of a step, the first being 0."""
     rising = min(how.warm_up if how.warm_up >= 1 else how.warm_up * total, total / 2)
     if step < rising:
-        return how.first_step_size + (how.step_size - how.first_step_size) * (step + 1) / math.ceil(rising)
+        share = (step + 1) / math.ceil(rising)
+        return (1 - share) * how.first_step_size + share * how.step_size
     return how.step_size * 0.5 * (1 + math.cos(math.pi * (step - rising) / (total - rising)))
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from firmground.data.labelled_images import LabelledImages
-from firmground.defenses.guards import IMAGE_GUARDS
 from firmground.errors import DataError
 from firmground.models.planted_dual import COLOURS, planted_dual
 from firmground.rng import stream
@@ -19,10 +18,6 @@ from .conftest import Heard, blots, nothing_else_moves
 def labelled(count, seed=0):
     images, labels = blots(count, seed)
     return LabelledImages(images=images, labels=tuple(labels), label_names=tuple(COLOURS))
-
-
-def test_every_exported_image_guard_has_a_case():
-    assert {type(method) for method in cases.IMAGE_GUARDS} == set(IMAGE_GUARDS)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +58,6 @@ class TestImageGuard:
                 found.append((guard.threshold, guard.false_flags, guard.score(blots(4, seed=3)[0])))
                 heard.check()
         assert found[0] == found[1]
-
-    def test_is_a_frozen_dataclass(self, method):
-        assert type(method).__dataclass_params__.frozen
-        assert all(field.kw_only for field in dataclasses.fields(method))
-        assert method.paper
 
     def test_too_few_images_are_refused_with_advice(self, method, planted):
         with pytest.raises(DataError, match=r"at least \d+ clean images, got 10; give more"):

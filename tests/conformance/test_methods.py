@@ -10,8 +10,8 @@ import pytest
 from firmground.attacks.implants import IMPLANTS
 from firmground.attacks.triggers import TRIGGERS
 from firmground.cli import catalogue
-from firmground.defenses.guards import GUARDS
-from firmground.defenses.scans import SCANS
+from firmground.defenses.guards import GUARDS, IMAGE_GUARDS
+from firmground.defenses.scans import DUAL_SCANS, SCANS
 from firmground.defenses.sifting import SIFTERS
 from firmground.prompts.soft import SoftPrompt
 
@@ -22,7 +22,9 @@ FAMILIES = {
     "implants": (IMPLANTS, cases.IMPLANTS, "implant"),
     "triggers": (TRIGGERS, cases.TRIGGERS, "insert"),
     "prompts": (typing.get_args(SoftPrompt), cases.PROMPTS, "fit"),
+    "dual-scans": (DUAL_SCANS, cases.DUAL_SCANS, "scan"),
     "guards": (GUARDS, cases.GUARDS, "fit"),
+    "image-guards": (IMAGE_GUARDS, cases.IMAGE_GUARDS, "fit"),
     "sifting": (SIFTERS, cases.SIFTERS, "sift"),
 }
 METHODS = [
@@ -75,7 +77,7 @@ class TestMethod:
         assert entry.summary
         if family != "triggers":
             assert entry.paper, f"{entry.name} does not say where it comes from"
-        if family in ("scans", "guards", "sifting"):
+        if family in ("scans", "dual-scans", "guards", "image-guards", "sifting"):
             assert typing.get_type_hints(type(method))["name"] == typing.ClassVar[str]
             assert typing.get_type_hints(type(method))["paper"] == typing.ClassVar[str]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from firmground import __version__
-from firmground.cli import demo, evaluate, guard, implant, methods, prompt, rerun, scan, study
+from firmground.cli import demo, evaluate, guard, implant, methods, prompt, rerun, scan, sift, study
 from firmground.cli.faults import Commands
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 clean, 1 a finding, 2 error or inconclusive, 4 usage. JSON goes to stdout, else stderr.",
 )
 app.command()(scan.scan)
+app.command()(sift.sift)
 app.command()(implant.implant)
 app.add_typer(prompt.app, name="prompt")
 app.command()(evaluate.evaluate)

@@ -16,7 +16,9 @@ FAMILIES = {
     "implants": ("firmground.attacks.implants", "IMPLANTS"),
     "triggers": ("firmground.attacks.triggers", "TRIGGERS"),
     "scans": ("firmground.defenses.scans", "SCANS"),
+    "dual-scans": ("firmground.defenses.scans", "DUAL_SCANS"),
     "guards": ("firmground.defenses.guards", "GUARDS"),
+    "image-guards": ("firmground.defenses.guards", "IMAGE_GUARDS"),
     "sifting": ("firmground.defenses.sifting", "SIFTERS"),
     "prompts": ("firmground.prompts.soft", "SoftPrompt"),
 }

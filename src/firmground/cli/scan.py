@@ -16,12 +16,20 @@ if TYPE_CHECKING:
 
 
 def scan(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Directory or hub id of a language encoder.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Directory or hub id of a language or dual encoder.")],
     revision: Revision = None,
     adapter: Annotated[Path | None, typer.Option(help="Directory of a PEFT prompt on the encoder.")] = None,
     texts: Texts = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="For a dual encoder: clean images, as pairs or a folder of classes; else drawn ones."),
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="For a dual encoder: what images may be taken for, one name a line.")
+    ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A scan (see 'firmground methods scans'); repeat for more.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A scan (see 'firmground methods scans', 'dual-scans'); repeat for more."),
     ] = None,
     settings: Settings = None,
     as_json: AsJson = False,
@@ -56,6 +64,8 @@ def scan(
             device=device,
             time_limit=time_limit,
             fail_on=fail_on.value,
+            images=None if images is None else str(images),
+            classes=None if classes is None else str(classes),
         )
         scanned = run_scan(options, watch)
     write(scanned, report=report, sarif=sarif, record=record)
@@ -110,6 +120,10 @@ def show(scan: ScanReport) -> None:
         if found:
             typer.echo("", err=True)
             table(f"triggers by {finding.method}", ("trigger", "token ids", "read at", "score"), found)
+        pictures = [(p.caption, _number(p.score)) for p in finding.evidence.pictures[:20]]
+        if pictures:
+            typer.echo("", err=True)
+            table(f"patterns by {finding.method} (--report shows them)", ("pattern", "score"), pictures)
         if finding.doubts:
             typer.echo("", err=True)
             table(f"doubts of {finding.method}", ("",), [(doubt,) for doubt in finding.doubts])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from firmground.cli.catalogue import family, method
-from firmground.cli.options import SCAN_TEXTS, clean_texts, pick_device
+from firmground.cli.options import pick_device
 from firmground.cli.progress import TimeUp, limited
 from firmground.cli.settings import build
+from firmground.cli.subjects import check_options, is_dual, subject
 from firmground.errors import UsageError
-from firmground.models.language import LanguageEncoder
 from firmground.models.loading import resolve, weights_sha256
 from firmground.reports import record as records
 from firmground.reports.findings import Target
@@ -25,6 +24,7 @@ from firmground.types import Outcome, Severity, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from firmground.cli.subjects import Subject
     from firmground.types import Watch
 
 
@@ -42,6 +42,8 @@ class ScanOptions:
     device: str = "auto"
     time_limit: float | None = None
     fail_on: str = "low"
+    images: str | None = None
+    classes: str | None = None
 
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> ScanOptions:
@@ -60,41 +62,38 @@ class Scanned:
 
 def run_scan(options: ScanOptions, watch: Watch) -> Scanned:
     """Scans what the options name. Raises `FirmgroundError` where that cannot be loaded or read."""
-    chosen = build([method("scans", name) for name in options.methods], options.settings) if options.methods else ()
+    dual = is_dual(options.source, options.revision)
+    check_options(options, dual=dual)
+    scans = "dual-scans" if dual else "scans"
+    chosen = build([method(scans, name) for name in options.methods], options.settings) if options.methods else ()
     if options.settings and not options.methods:
-        names = ", ".join(candidate.name for candidate in family("scans"))
+        names = ", ".join(candidate.name for candidate in family(scans))
         raise UsageError(f"--set needs --method, to say whose setting it is; methods: {names}")
     device = pick_device(options.device)
     started, since = records.now(), time.perf_counter()
-    texts = clean_texts(options.texts, options.seed, SCAN_TEXTS)
-    encoder = LanguageEncoder.load(
-        options.source, revision=options.revision, adapter=options.adapter, device=device, dtype=torch.float32
-    )
-    verdicts = _judge(chosen, encoder, texts, options, watch)
-    target = Target(
+    target = subject(options, device, dual=dual)
+    verdicts = _judge(chosen, target, options, watch)
+    scanned = Target(
         source=options.source,
         revision=options.revision,
         adapter=options.adapter,
         weights_sha256=weights_sha256(resolve(options.source, revision=options.revision)),
     )
-    report = scan_report(verdicts, target=target, seconds=time.perf_counter() - since)
+    report = scan_report(verdicts, target=scanned, seconds=time.perf_counter() - since, kind=target.kind)
     return Scanned(report=report, record=_record(options, report, started, str(device)))
 
 
-def _judge(
-    chosen: Sequence[Any], encoder: LanguageEncoder, texts: Sequence[str], options: ScanOptions, watch: Watch
-) -> list[Verdict]:
+def _judge(chosen: Sequence[Any], target: Subject, options: ScanOptions, watch: Watch) -> list[Verdict]:
     """The verdicts; where the time runs out, those that were reached and one more that says so."""
     verdicts: list[Verdict] = []
     watching = limited(watch, options.time_limit)
     since = time.perf_counter()
     try:
         if not chosen:
-            from firmground.defenses.scans.default import scan_language
-
-            return list(scan_language(encoder, texts, rng=stream(options.seed, "scan"), watch=watching))
+            return list(target.default(target.encoder, target.clean, rng=stream(options.seed, "scan"), watch=watching))
         for scan in chosen:
-            verdicts.append(scan.scan(encoder, texts, rng=stream(options.seed, "scan", scan.name), watch=watching))
+            rng = stream(options.seed, "scan", scan.name)
+            verdicts.append(scan.scan(target.encoder, target.clean, rng=rng, watch=watching))
     except TimeUp:
         name = chosen[len(verdicts)].name if chosen else "default"
         verdicts.append(_out_of_time(name, options.time_limit or 0.0, time.perf_counter() - since))
@@ -113,6 +112,12 @@ def _out_of_time(name: str, limit: float, seconds: float) -> Verdict:
     )
 
 
+def _files(options: ScanOptions) -> list[str]:
+    """The data files of a run; a folder of images has no hash."""
+    named = (options.texts, options.classes, options.images)
+    return [name for name in named if name is not None and Path(name).is_file()]
+
+
 def _record(options: ScanOptions, report: ScanReport, started: str, device: str) -> Record:
     return Record(
         verb="scan",
@@ -123,7 +128,7 @@ def _record(options: ScanOptions, report: ScanReport, started: str, device: str)
         platform=records.platform_name(),
         device=device,
         target=report.target,
-        data={} if options.texts is None else {options.texts: records.file_sha256(options.texts)},
+        data={file: records.file_sha256(file) for file in _files(options)},
         results=report.model_dump(mode="json"),
         outcome=report.outcome,
         exit_code=report.exit_code(Severity(options.fail_on)),

@@ -1,0 +1,77 @@
+"""What `firmground sift` leaves behind: the ranking, a manifest of what is kept, and how both came about."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from firmground.reports.writing import write_atomically
+
+if TYPE_CHECKING:
+    from firmground.data.pairs import Pairs
+    from firmground.types import Suspicion
+
+SCHEMA = "firmground/sift/1"
+SHOWN = 10
+
+
+def summary(found: Suspicion, pairs: Pairs, *, source: str, encoder: str, drop: float, seed: int) -> dict[str, Any]:
+    """The JSON object that `--json` prints and sift.json holds."""
+    ranked, scores = found.ranked(), dict(zip(found.rows, found.scores, strict=True))
+    left = [f"{count} rows: {what}" for what, count in pairs.counted.items()]
+    return {
+        "schema": SCHEMA,
+        "pairs_from": source,
+        "encoder": encoder,
+        "method": found.method,
+        "settings": found.settings,
+        "seed": seed,
+        "pairs": len(pairs),
+        "scored": len(ranked),
+        "dropped": dropped(found, pairs, drop),
+        "doubts": [*found.doubts, *left],
+        "seconds": found.seconds,
+        "most_suspicious": [_entry(row, scores[row], pairs, source) for row in ranked[:SHOWN]],
+    }
+
+
+def dropped(found: Suspicion, pairs: Pairs, share: float) -> int:
+    """How many ranked pairs the share stands for, rounded."""
+    return min(len(found.rows), round(share * len(pairs)))
+
+
+def write(out: Path, found: Suspicion, pairs: Pairs, told: dict[str, Any], *, source: str) -> None:
+    """Writes ranking.jsonl, kept.csv and, last, sift.json, each whole or not at all.
+
+    kept.csv is a table of pairs in their old order, its images relative to the folder of the set; pairs that could not
+    be read are not in it.
+    """
+    ranked, scores = found.ranked(), dict(zip(found.rows, found.scores, strict=True))
+    worst = set(ranked[: told["dropped"]])
+    out.mkdir(parents=True, exist_ok=True)
+    lines = (
+        json.dumps({"rank": i + 1, **_entry(row, scores[row], pairs, source), "kept": row not in worst})
+        for i, row in enumerate(ranked)
+    )
+    write_atomically(out / "ranking.jsonl", "".join(f"{line}\n" for line in lines))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("image", "caption"))
+    writer.writerows((_place(pairs.names[row], source), pairs.captions[row]) for row in found.rows if row not in worst)
+    write_atomically(out / "kept.csv", text.getvalue())
+    write_atomically(out / "sift.json", json.dumps(told, indent=2, allow_nan=False) + "\n")
+
+
+def _entry(row: int, score: float, pairs: Pairs, source: str) -> dict[str, Any]:
+    return {"row": row, "score": score, "image": _place(pairs.names[row], source), "caption": pairs.captions[row]}
+
+
+def _place(name: str, source: str) -> str:
+    """Where an image lies in the set's folder; a member of a shard keeps its name."""
+    home = Path(source).resolve()
+    home = home if home.is_dir() else home.parent
+    path = Path(name).resolve()
+    return path.relative_to(home).as_posix() if path.is_relative_to(home) else name

@@ -1,0 +1,94 @@
+"""What a scan needs of each kind of encoder: the encoder, clean inputs for it, and the default methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from firmground.cli.options import SCAN_TEXTS, clean_texts
+from firmground.errors import DataError, FirmgroundError, UsageError
+from firmground.models.inspecting import encoder_kind
+from firmground.models.loading import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from firmground.cli.scanning import ScanOptions
+    from firmground.types import Images, Verdict
+
+IMAGES = 64  # of a set given by --images, from rows spread over it
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """An encoder of one `kind`, with the `clean` inputs that its scans take, and the `default` scan of it."""
+
+    kind: str
+    encoder: Any
+    clean: Any
+    default: Callable[..., tuple[Verdict, ...]]
+
+
+def is_dual(source: str, revision: str | None) -> bool:
+    """Whether a dual encoder lies there; where nothing usable does, loading says why, and this does not."""
+    try:
+        return encoder_kind(resolve(source, revision=revision)) == "dual"
+    except FirmgroundError:
+        return False
+
+
+def check_options(options: ScanOptions, *, dual: bool) -> None:
+    """Refuses options that mean nothing for this kind of encoder."""
+    wrong = ("adapter", "texts") if dual else ("images", "classes")
+    given = [name for name in wrong if getattr(options, name) is not None]
+    if given:
+        kind, instead = ("dual", "--images and --classes") if dual else ("language", "--texts and --adapter")
+        raise UsageError(f"--{given[0]} is not for a {kind} encoder, which {options.source} is; it takes {instead}")
+
+
+def subject(options: ScanOptions, device: torch.device, *, dual: bool) -> Subject:
+    """Loads what the options name. Raises `FirmgroundError` where that cannot be loaded or read."""
+    return _dual(options, device) if dual else _language(options, device)
+
+
+def _language(options: ScanOptions, device: torch.device) -> Subject:
+    from firmground.defenses.scans import default
+    from firmground.models.language import LanguageEncoder
+
+    texts = clean_texts(options.texts, options.seed, SCAN_TEXTS)
+    encoder = LanguageEncoder.load(
+        options.source, revision=options.revision, adapter=options.adapter, device=device, dtype=torch.float32
+    )
+    return Subject(kind="language-encoder", encoder=encoder, clean=texts, default=default.scan_language)
+
+
+def _dual(options: ScanOptions, device: torch.device) -> Subject:
+    from firmground.defenses.scans import default_dual
+    from firmground.models.dual import DualEncoder
+
+    encoder = DualEncoder.load(options.source, revision=options.revision, device=device, dtype=torch.float32)
+    images, classes = default_dual.default_images(encoder), None
+    if options.images is not None:
+        images, classes = _shown(options.images, encoder.image_size)
+    if options.classes is not None:
+        from firmground.data.files import read_texts
+
+        classes = tuple(read_texts(options.classes))
+    scan = partial(default_dual.scan_dual, classes=classes)
+    return Subject(kind="dual-encoder", encoder=encoder, clean=images, default=scan)
+
+
+def _shown(source: str, image_size: int) -> tuple[Images, tuple[str, ...] | None]:
+    """Up to `IMAGES` images spread over a set, (count, 3, image_size, image_size), and its classes where it has any."""
+    from firmground.data.pair_files import open_pairs
+
+    pairs = open_pairs(source, image_size=image_size)
+    step = max(1, len(pairs) // IMAGES)
+    some = pairs.select(range(0, len(pairs), step)[:IMAGES])
+    images = [batch.images for batch in some.batches(len(some))]
+    if not images:
+        raise DataError(f"no image of {source} can be read: {next(iter(some.broken.values()), 'there is none')}")
+    return torch.cat(images), pairs.label_names or None

@@ -92,7 +92,10 @@ PROMPTS = (
 )
 GUARDS = (PVGuard(samples=8),)
 SIFTERS = (DAO(), SLOF(), KDistance(), CaptionSimilarity(trained_on_pairs=True))
-DUAL_SCANS = (DECREE(steps=120, restarts=2), ClassInversion(classes=tuple(COLOURS), steps=120))
+DUAL_SCANS = (
+    DECREE(sparsities=(0.3,), steps=80, batch_size=8),
+    ClassInversion(classes=tuple(COLOURS), steps=150, batch_size=8),
+)
 IMAGE_GUARDS = (
     BDetCLIP(),
     NeighbourDisagreement(k=10, layer=0),  # the hand-written encoder has images and texts in one place: look earlier

@@ -41,7 +41,8 @@ class ClassInversion:
     """Scores an encoder by how much smaller a pattern leads all images to one class than leads them to the others.
 
     `classes` are names that fill `templates`; the target is found only if it, or something near it, is among them.
-    `success` is the share of images of other classes that must arrive. At most `together` classes run in one batch.
+    `success` is the share of images of other classes that must arrive in a step of the search, `confirmed` the share of
+    unseen ones that must. At most `together` classes run in one batch.
     """
 
     name: ClassVar[str] = "class-inversion"
@@ -49,9 +50,10 @@ class ClassInversion:
 
     classes: tuple[str, ...] = CLASSES
     templates: tuple[str, ...] = ("a photo of a {}",)
-    success: float = 0.95
+    success: float = 0.99
+    confirmed: float = 0.8
     sparsity: float = 1.0
-    steps: int = 200
+    steps: int = 300
     step_size: float = 0.1
     batch_size: int = 16
     together: int = 64
@@ -111,7 +113,7 @@ class ClassInversion:
         return torch.cat(shares)
 
     def _verdict(self, found: Patterns, arrived: torch.Tensor, seconds: float) -> Verdict:
-        reached = arrived >= self.success
+        reached = arrived >= self.confirmed
         areas = torch.where(reached, found.areas, 1.0).clamp(LEAST_AREA, 1.0)
         scores = outlying(-areas.log10(), reached)
         order = scores.argsort(descending=True, stable=True).tolist()

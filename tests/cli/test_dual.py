@@ -14,6 +14,7 @@ from firmground.models.planted_dual import COLOURS, planted_dual
 from firmground.rng import stream
 
 POISONED = (7, 31)
+WORDS = ("--method", "slof", "--set", "k=4")  # there are seven or eight pictures of each colour
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def table(planted, tmp_path_factory):
 
 def test_sift_ranks_and_keeps_the_rest(run, model, table, tmp_path):
     out = tmp_path / "sifted"
-    result = run("sift", table, "--encoder", model, "--out", out, "--method", "slof", "--drop", 0.05, "--json")
+    result = run("sift", table, "--encoder", model, "--out", out, *WORDS, "--drop", 0.05, "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert told == json.loads((out / "sift.json").read_text())

@@ -76,18 +76,22 @@ class DECREE:
         areas = torch.where(cosines > self.cosine, found.areas, 1.0)
         best = int(areas.argmin())
         area, score = float(areas[best]), max(0.0, -float(areas[best].log10()))
-        guilty = score > self.threshold
+        guilty, found_any = score > self.threshold, area < 1
         caption = f"makes all images embed alike (cosine {float(cosines[best]):.3f}) and covers {area:.1%} of each"
         picture = RecoveredPicture(png=found.png(best), caption=caption, score=score, area=area)
-        doubt = f"clean images already embed alike (mean cosine {clean:.2f}), so that little is left to force"
+        doubts = []
+        if not found_any:
+            doubts.append(f"no pattern made all images embed alike in {self.steps} steps, however large; raise steps")
+        if clean > ALIKE:
+            doubts.append(f"clean images already embed alike (mean cosine {clean:.2f}): little is left to force")
         return Verdict(
             method=self.name,
-            outcome=Outcome.BACKDOORED if guilty else Outcome.CLEAN,
+            outcome=(Outcome.BACKDOORED if guilty else Outcome.CLEAN) if found_any else Outcome.INCONCLUSIVE,
             score=score,
             threshold=self.threshold,
             severity=Severity.HIGH if guilty else Severity.NONE,
             evidence=Evidence(pictures=(picture,) if guilty else ()),
-            doubts=(doubt,) if clean > ALIKE else (),
+            doubts=tuple(doubts),
             seconds=seconds,
             settings=asdict(self),
             measurements={"PL1": area, "cosine": float(cosines[best]), "cosine of clean images": clean},

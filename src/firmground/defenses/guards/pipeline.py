@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +89,11 @@ class GuardedPipeline:
         results = [_with_flags(item.result, _flags(item, None)) for item in judged]
         if flagged:
             for i, purged in zip(flagged, self._purge(inputs, fields, judged, flagged, options), strict=True):
-                result = self._to_original(purged, fields[i][0], purged.judged.result)
-                results[i] = _with_flags(result, _flags(judged[i], purged))
+                if purged.confirmed:
+                    result = self._to_original(purged, fields[i][0], purged.judged.result)
+                    results[i] = _with_flags(result, _flags(judged[i], purged))
+                else:
+                    results[i] = _with_flags(judged[i].result, _flags(replace(judged[i], flagged=False), None))
         return results
 
     def _purge(

@@ -3,21 +3,27 @@
 Wei et al., LMSanitator, NDSS 2024, section V-C: words are deleted one at a time, all occurrences of each, until the
 flag clears. Departs from it: every step tries its deletions for all inputs in one batch; recovered triggers go first;
 where one word is not enough, the words that raise a flag when they stand alone are deleted together, and then pairs.
+
+And a flag must be confirmed: a trigger works in any text, so the words that were deleted, with their neighbours, must
+raise the flag in most of a few neutral sentences too. A clean text that only happens to lie near a vector is let go.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from firmground.defenses.guards.words import Gram, cut, forms, neighbours
+from firmground.data.sentences import neutral_sentences
+from firmground.defenses.guards.words import Gram, around, cut, forms, neighbours
+from firmground.rng import stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 Fields: TypeAlias = tuple[str, ...]  # the texts of one input: one, or a text and its pair
 
+CARRIERS = 8  # neutral sentences in which a flag is confirmed
 PAIRED = 12  # words of an input, the most suspicious ones, of which all pairs are tried
 
 
@@ -33,10 +39,14 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Purged:
-    """An input with words deleted, and what the guard says of it then. Resolved where it is no longer flagged."""
+    """An input with words deleted, and what the guard says of it then. Resolved where it is no longer flagged.
+
+    `confirmed` is False where the deleted words raise no flag in other texts.
+    """
 
     grams: frozenset[Gram]
     judged: Judged
+    confirmed: bool = True
 
     @property
     def resolved(self) -> bool:
@@ -57,7 +67,7 @@ def purge(
     inputs: Sequence[Fields], first: Sequence[Judged], judge: Judge, triggers_in: Callable[[Fields], set[Gram]]
 ) -> list[Purged]:
     """Purges flagged inputs. `first` is what the guard said of them; `triggers_in` names the words that hold watched
-    triggers. What no step clears is returned as far as it was cleared.
+    triggers. What no step clears is returned as far as it was cleared, and counts as confirmed.
     """
     found = [Purged(grams=frozenset(), judged=judged) for judged in first]
     heat: dict[str, float] = {}  # the score of a word that stands alone
@@ -81,7 +91,26 @@ def purge(
     alone = _alone(inputs, found, judge, heat)
     _step(inputs, found, judge, glowing)
     _step(inputs, found, judge, pairs)
-    return found
+    return _confirmed(inputs, first, found, judge)
+
+
+def _confirmed(
+    inputs: Sequence[Fields], first: Sequence[Judged], found: Sequence[Purged], judge: Judge
+) -> list[Purged]:
+    """The same, with whether the deleted words raise the flag in most neutral sentences; watched triggers need not."""
+    doubted = [i for i, purged in enumerate(found) if purged.resolved and purged.grams and not first[i].hit]
+    if not doubted:
+        return list(found)
+    carriers = [text.split() for text in neutral_sentences(CARRIERS, rng=stream(0, "carriers"))]
+    rows = [
+        (" ".join([*words[:2], around(text, found[i].grams), *words[2:]]),)
+        for i in doubted
+        for text in (" ".join(inputs[i]),)
+        for words in carriers
+    ]
+    flags = [judged.flagged for judged in judge(rows)]
+    raised = {i: sum(flags[n * CARRIERS : (n + 1) * CARRIERS]) for n, i in enumerate(doubted)}
+    return [replace(purged, confirmed=2 * raised.get(i, CARRIERS) >= CARRIERS) for i, purged in enumerate(found)]
 
 
 def _step(

@@ -11,7 +11,7 @@ removed all the same; and the clean false-flag rate is measured and reported.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -21,6 +21,7 @@ from firmground.defenses.guards.fitted import FittedGuard
 from firmground.defenses.guards.identity import identify
 from firmground.defenses.guards.lookup import Watched, watched
 from firmground.defenses.guards.matching import Match, Matcher, build
+from firmground.defenses.guards.pipeline import GuardedPipeline
 from firmground.defenses.guards.reading import task_of
 from firmground.errors import DataError
 from firmground.intervals import wilson
@@ -79,7 +80,7 @@ class _Fit:
     def __init__(
         self, method: PVGuard, tuned: Any, evidence: Evidence, texts: list[str], rng: torch.Generator, watch: Watch
     ) -> None:
-        self.method, self.evidence, self.rng, self.watch = method, evidence, rng, watch
+        self.method, self.tuned, self.evidence, self.rng, self.watch = method, tuned, evidence, rng, watch
         self.pipeline = tuned.pipeline() if isinstance(tuned, Tuned) else tuned
         self.task = task_of(self.pipeline)
         self.identity = identify(self.pipeline, tuned.base_sha256 if isinstance(tuned, Tuned) else None)
@@ -96,17 +97,18 @@ class _Fit:
         matcher, effective, threshold = self._calibrate(known.untouched(), vectors, triggered)
         count = len(self.triggers)
         kept = [t for t in self.triggers if self._worth_a_lookup(t, known, matcher, threshold)]
-        return FittedGuard(
+        guard = FittedGuard(
             task=self.task,
             matcher=matcher,
             threshold=threshold,
             triggers=tuple(kept),
-            false_flags=self._false_flags(checked, self.texts[half:], matcher, threshold, kept),
+            false_flags=wilson(0, len(checked)),
             identity=self.identity,
             doubts=self._doubts(count, effective),
             settings=asdict(self.method),
             measurements={"triggers": float(count), "effective": float(effective[:count].sum())},
         )
+        return replace(guard, false_flags=self._false_flags(guard, checked, self.texts[half:]))
 
     def _run(self, texts: Sequence[str], stage: str) -> Outputs:
         return run(
@@ -175,13 +177,18 @@ class _Fit:
             for i in range(len(row) - len(ids) + 1)
         )
 
-    def _false_flags(
-        self, clean: Outputs, texts: Sequence[str], matcher: Matcher, threshold: float, kept: Sequence[Watched]
-    ) -> Interval:
-        scores = clean.scores(matcher).amax(1) if len(matcher.vectors) else torch.full((len(clean),), -1.0)
-        looked_up = [any(self._occurs(trigger, [text]) for trigger in kept) for text in texts]
-        flagged = [score > threshold or hit for score, hit in zip(scores.tolist(), looked_up, strict=True)]
-        return wilson(sum(flagged), len(flagged))
+    def _false_flags(self, guard: FittedGuard, clean: Outputs, texts: Sequence[str]) -> Interval:
+        """How many of the texts are flagged in the end; only those that raise a flag at first are run again."""
+        scores = clean.scores(guard.matcher).amax(1) if len(guard.matcher.vectors) else torch.full((len(clean),), -1.0)
+        looked_up = [any(self._occurs(trigger, [text]) for trigger in guard.triggers) for text in texts]
+        first = [
+            text
+            for text, score, hit in zip(texts, scores.tolist(), looked_up, strict=True)
+            if score > guard.threshold or hit
+        ]
+        results = GuardedPipeline(self.tuned, guard)(first, batch_size=self.method.batch_size)
+        flags = [result["guard"] if isinstance(result, dict) else result.guard for result in results]
+        return wilson(sum(flag["flagged"] for flag in flags), len(texts))
 
     def _doubts(self, count: int, effective: torch.Tensor) -> tuple[str, ...]:
         if not len(effective):

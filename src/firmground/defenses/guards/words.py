@@ -68,6 +68,18 @@ def neighbours(texts: Iterable[str]) -> list[Gram]:
     return list(found)
 
 
+def around(text: str, grams: Iterable[Gram], *, reach: int = 2) -> str:
+    """The occurrences of the grams with up to `reach` words on either side of each, in order.
+
+    >>> around("we saw a red balloon rise, at last, over the town", [("balloon",)])
+    'a red balloon rise at'
+    """
+    words = [word for word in words_of(text) if word.form.isalnum()]
+    spans = _occurrences([word.form for word in words], grams)
+    near = {i for first, last in spans for i in range(first - reach, last + reach + 1)}
+    return " ".join(text[word.start : word.end] for i, word in enumerate(words) if i in near)
+
+
 def cut(text: str, grams: Iterable[Gram]) -> Cut:
     """Deletes every occurrence of the grams, each with one neighbouring space.
 

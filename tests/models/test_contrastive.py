@@ -219,7 +219,7 @@ def test_the_logit_scale_stays_below_a_hundred():
     encoder, how = tiny(), Training(epochs=1, batch_size=6, step_size=0.1, warm_up=0)
     encoder.model.requires_grad_(True).logit_scale.data.fill_(4.5)
     fit(Towers(encoder), coloured(), how, upwards, rng=stream(0, "fit"), watch=ignore, stage="test")
-    assert float(encoder.logit_scale) == pytest.approx(100)
+    assert encoder.logit_scale.item() == pytest.approx(100)
 
 
 @pytest.mark.parametrize(

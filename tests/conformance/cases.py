@@ -94,7 +94,7 @@ GUARDS = (PVGuard(samples=8),)
 SIFTERS = (DAO(), SLOF(), KDistance(), CaptionSimilarity(trained_on_pairs=True))
 DUAL_SCANS = (
     DECREE(sparsities=(0.3,), steps=80, batch_size=8),
-    ClassInversion(classes=tuple(COLOURS), steps=150, batch_size=8),
+    ClassInversion(classes=tuple(COLOURS), steps=80, batch_size=8),
 )
 IMAGE_GUARDS = (
     BDetCLIP(),

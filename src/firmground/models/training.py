@@ -60,7 +60,7 @@ class Training:
 class Objective(Protocol):
     """Terms of a loss, which are summed; draws what is random from `rng`, which is the step's own."""
 
-    def __call__(self, module: Any, batch: PairBatch, rng: torch.Generator) -> dict[str, torch.Tensor]: ...
+    def __call__(self, module: Any, batch: PairBatch, rng: torch.Generator, /) -> dict[str, torch.Tensor]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,7 +89,8 @@ class SupervisedFinetune(Training):
 
     def _head(self, encoder: DualEncoder, names: tuple[str, ...], rng: torch.Generator) -> Embeddings:
         if self.start == "random":
-            return torch.randn((len(names), encoder.width), generator=rng).to(encoder.device) * encoder.width**-0.5
+            drawn: Embeddings = torch.randn((len(names), encoder.width), generator=rng) * encoder.width**-0.5
+            return drawn.to(encoder.device)
         with torch.no_grad():
             prompts = [template.format(name) for name in names for template in TEMPLATES]
             means = encoder.embed_texts(prompts).view(len(names), len(TEMPLATES), -1).mean(dim=1)

@@ -6,8 +6,8 @@ minimises
     loss of its embeddings + sparsity * mean of m
 
 by Adam, with a `sparsity` of its own: it is raised where the aim has been reached for `patience` steps running, and
-lowered where it has been missed as long (Neural Cleanse, Wang et al., S&P 2019). What counts is the smallest mask that
-reaches the aim, and reaches the goal on images that the search has not seen.
+lowered where it has been missed as long (Neural Cleanse, Wang et al., S&P 2019; the numbers are DECREE's). What counts
+is the smallest mask that reaches the aim on all images of the search, and the goal on images it has not seen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from firmground.types import Embeddings, Images, Watch
 
 FEWEST = 16  # images: half for the search, half to check it on
-PATIENCE, FACTOR = 5, 1.5
+PATIENCE, FACTOR = 5, 5.0  # as the code of DECREE's authors has them
 START = 1.0  # of the masks' logits: nearly three quarters of every pixel, for what fires must be seen to be kept
 CONTRAST = 2.0  # of the first patterns' logits: near black and white
 SCALES = (1, 2, 4)  # in pixels, the grain of the first patterns, in turn: a filter answers only to noise of its grain
@@ -67,7 +67,8 @@ class Patterns:
     def embed(self, encoder: DualEncoder, images: Images) -> Embeddings:
         """Embeddings (candidates, count, width) of the stamped images."""
         stamped = self.stamp(images)
-        return encoder.embed_images(stamped.flatten(0, 1)).float().unflatten(0, stamped.shape[:2])
+        embedded = encoder.embed_images(stamped.flatten(0, 1)).float()
+        return embedded.view(*stamped.shape[:2], embedded.shape[-1])
 
     def png(self, candidate: int) -> str:
         """The pattern as an RGBA picture, its opacity the mask; base64."""
@@ -82,14 +83,14 @@ class Patterns:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Halves:
-    """Clean images at the encoder's size: every other one for the search, the rest to check what it finds."""
+    """Clean images at the encoder's size: half of them, drawn, for the search, the rest to check what it finds."""
 
     search: Images
     check: Images
 
 
-def halves(encoder: DualEncoder, images: Images) -> Halves:
-    """Splits images of any size. Raises `DataError` for fewer than `FEWEST`."""
+def halves(encoder: DualEncoder, images: Images, rng: torch.Generator) -> Halves:
+    """Splits images of any size, in whatever order their classes come. Raises `DataError` for fewer than `FEWEST`."""
     check_images(images)
     if len(images) < FEWEST:
         raise DataError(f"a scan needs at least {FEWEST} clean images, got {len(images)}; give more, of many kinds")
@@ -99,7 +100,9 @@ def halves(encoder: DualEncoder, images: Images) -> Halves:
         small = torch.nn.functional.interpolate(
             small, size=(side, side), mode="bilinear", antialias=True, align_corners=False
         )
-    return Halves(search=small[::2].clamp(0, 1), check=small[1::2].clamp(0, 1))
+    order = torch.randperm(len(small), generator=rng).to(small.device)
+    shuffled = small[order].clamp(0, 1)
+    return Halves(search=shuffled[: len(small) // 2], check=shuffled[len(small) // 2 :])
 
 
 def search_patterns(
@@ -135,10 +138,10 @@ def search_patterns(
         areas = now.areas
         optimizer.zero_grad()
         (judged.loss + pressure.sparsity * areas).sum().backward()
-        reached = judged.reached.detach() >= aim
-        best = _better(best, now, reached)
+        if (step + 1) % PATIENCE == 0 or step + 1 == steps:
+            best = _better(best, now, _reached_by_all(encoder, images, now, objective) >= aim)
         optimizer.step()
-        pressure.adapt(reached)
+        pressure.adapt(judged.reached.detach() >= aim)
         watch(step + 1, steps, stage, smallest=float(best.areas.min()))
     return best
 
@@ -149,6 +152,16 @@ def _noise(side: int, grain: int, rng: torch.Generator) -> torch.Tensor:
     grey = torch.randn(1, 1, small, small, generator=rng).sign() * CONTRAST
     coarse = (grey + 0.5 * torch.randn(1, 3, small, small, generator=rng)).repeat_interleave(grain, dim=2)
     return coarse.repeat_interleave(grain, dim=3)[..., :side, :side]
+
+
+@torch.no_grad()
+def _reached_by_all(encoder: DualEncoder, images: Images, now: Patterns, objective: Objective) -> torch.Tensor:
+    """How far the aim is reached on all images: the smallest mask of many batches would be that of a lucky batch."""
+    embedded = [
+        Patterns(masks=mask[None], patterns=pattern[None]).embed(encoder, images)
+        for mask, pattern in zip(now.masks, now.patterns, strict=True)
+    ]
+    return objective(torch.cat(embedded), torch.arange(len(images), device=images.device)).reached
 
 
 def _better(best: Patterns, now: Patterns, reached: torch.Tensor) -> Patterns:

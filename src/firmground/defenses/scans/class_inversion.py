@@ -54,7 +54,7 @@ class ClassInversion:
     confirmed: float = 0.8
     sparsity: float = 1.0
     steps: int = 300
-    step_size: float = 0.1
+    step_size: float = 0.3
     batch_size: int = 16
     together: int = 64
     threshold: float = 4.0
@@ -67,7 +67,7 @@ class ClassInversion:
                 f"class inversion compares classes: it needs at least {FEWEST_CLASSES}, got {len(set(self.classes))}; "
                 f"give more"
             )
-        parts = halves(encoder, images)
+        parts = halves(encoder, images, rng)
         with torch.no_grad():
             texts = self._class_texts(encoder)
             known = [(encoder.embed_images(part).float() @ texts.T).argmax(1) for part in (parts.search, parts.check)]

@@ -8,8 +8,9 @@ and the encoder is judged by PL1 = |m|_1 / (3 H W) of the smallest mask at which
 trigger is small, while an honest encoder must have nearly the whole image painted over.
 
 Departs from the paper: restarts and lambdas run side by side in one batch; the encoder's own normalisation is used
-(the authors' code normalises CLIP's images with ImageNet's numbers); the cosine is confirmed on images that the search
-has not seen; the score is -log10 PL1, which is higher where more suspicious, and the paper's threshold of 0.1 is 1.
+(the authors' code normalises CLIP's images with ImageNet's numbers); a mask counts by all images of the search, where
+theirs counts by one batch, and only where images that the search has not seen come near that cosine too; the score is
+-log10 PL1, which is higher where more suspicious, and the paper's threshold of 0.1 is 1.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class DECREE:
     """Scores an encoder by how small a pattern makes all images embed alike: -log10 of the share that it covers.
 
     `sparsities` are where lambda begins, `restarts` how many patterns each begins from; `cosine` is the mean cosine
-    that counts as alike. `threshold` 1 is the paper's PL1 of 0.1.
+    that counts as alike in the search, `confirmed` on unseen images. `threshold` 1 is the paper's PL1 of 0.1.
     """
 
     name: ClassVar[str] = "decree"
@@ -44,22 +45,23 @@ class DECREE:
     sparsities: tuple[float, ...] = (0.1, 1.0)
     restarts: int = 3
     cosine: float = 0.99
+    confirmed: float = 0.95
     steps: int = 200
-    step_size: float = 0.1
+    step_size: float = 0.3
     batch_size: int = 16
     threshold: float = 1.0
 
     def scan(self, encoder: DualEncoder, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Verdict:
         """Judges `encoder` by at least 16 clean images, (batch, 3, height, width) in [0, 1], of many kinds."""
         started = time.perf_counter()
-        parts = halves(encoder, images)
+        parts = halves(encoder, images, rng)
         found = search_patterns(
             encoder,
             parts.search,
             alike,
             sparsity=torch.tensor(self.sparsities).repeat_interleave(self.restarts),
             restarts=self.restarts,
-            aim=self.cosine + 0.2 * (1 - self.cosine),
+            aim=self.cosine,
             steps=self.steps,
             step_size=self.step_size,
             batch_size=self.batch_size,
@@ -73,7 +75,7 @@ class DECREE:
         return self._verdict(found, cosines, clean, time.perf_counter() - started)
 
     def _verdict(self, found: Patterns, cosines: torch.Tensor, clean: float, seconds: float) -> Verdict:
-        areas = torch.where(cosines > self.cosine, found.areas, 1.0)
+        areas = torch.where(cosines > self.confirmed, found.areas, 1.0)
         best = int(areas.argmin())
         area, score = float(areas[best]), max(0.0, -float(areas[best].log10()))
         guilty, found_any = score > self.threshold, area < 1

@@ -97,7 +97,7 @@ NAMES = {
     "studies.runner": (
         "PACKAGES RECORD Ran Record RunCase STUDY Study case_name execute lost read_records run settings_of"
     ),
-    "studies.tables": "Column Report Row Tabulated grouped markdown_table tabulate tidy write_report",
+    "studies.tables": "Column FEWEST Report Row Tabulated grouped markdown_table tabulate tidy write_report",
 }
 
 

@@ -40,6 +40,9 @@ class Objective(Protocol):
         """Judges (candidates, images, width), of the given rows of the images."""
 
 
+UNMEASURED = "the threshold was not yet measured on a population of trained dual encoders"  # a doubt of every verdict
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Aim:
     """By candidate: `loss`, to be small, and how far the aim is `reached`, to be near 1; both (candidates,)."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from firmground.defenses.scans._patterns import Aim, Patterns, halves, search_patterns
+from firmground.defenses.scans._patterns import UNMEASURED, Aim, Patterns, halves, search_patterns
 from firmground.errors import DataError
 from firmground.types import Evidence, Outcome, RecoveredPicture, Severity, Verdict, Watch, ignore
 
@@ -143,7 +143,7 @@ class ClassInversion:
             threshold=self.threshold,
             severity=Severity.HIGH if guilty else Severity.NONE,
             evidence=Evidence(pictures=pictures),
-            doubts=() if enough else (doubt,),
+            doubts=(UNMEASURED,) if enough else (doubt, UNMEASURED),
             seconds=seconds,
             settings=asdict(self),
             measurements={f"area for {name}": float(area) for name, area in zip(self.classes, areas, strict=True)},

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from firmground.defenses.scans._patterns import Aim, Patterns, halves, search_patterns
+from firmground.defenses.scans._patterns import UNMEASURED, Aim, Patterns, halves, search_patterns
 from firmground.types import Evidence, Outcome, RecoveredPicture, Severity, Verdict, Watch, ignore
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class DECREE:
             threshold=self.threshold,
             severity=Severity.HIGH if guilty else Severity.NONE,
             evidence=Evidence(pictures=(picture,) if guilty else ()),
-            doubts=tuple(doubts),
+            doubts=(*doubts, UNMEASURED),
             seconds=seconds,
             settings=asdict(self),
             measurements={"PL1": area, "cosine": float(cosines[best]), "cosine of clean images": clean},

@@ -78,8 +78,8 @@ class PhraseSearch:
         best = sorted(rough, key=lambda phrase: max(0.0, rows[phrase.ids].score) - phrase.score)[: self.shortlist]
         phrases = self._against_parts(ranking, {phrase.ids: rows[phrase.ids].ids for phrase in best})
         watch(len(seeds) + 1, len(seeds) + 1, "growing phrases")
+        phrases = [phrase for phrase in phrases if not same_vector(phrase, known, ranking.clean.center)]
         found = [phrase for phrase in phrases if phrase.score > self.threshold]
-        found = [phrase for phrase in found if not same_vector(phrase, known, ranking.clean.center)]
         return Verdict(
             method=self.name,
             outcome=Outcome.BACKDOORED if found else Outcome.CLEAN,

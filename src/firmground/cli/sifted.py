@@ -20,7 +20,7 @@ SHOWN = 10
 
 def summary(found: Suspicion, pairs: Pairs, *, source: str, encoder: str, drop: float, seed: int) -> dict[str, Any]:
     """The JSON object that `--json` prints and sift.json holds."""
-    ranked, scores = found.ranked(), dict(zip(found.rows, found.scores, strict=True))
+    ranked, scores, home = found.ranked(), dict(zip(found.rows, found.scores, strict=True)), _home(source)
     left = [f"{count} rows: {what}" for what, count in pairs.counted.items()]
     return {
         "schema": SCHEMA,
@@ -34,7 +34,7 @@ def summary(found: Suspicion, pairs: Pairs, *, source: str, encoder: str, drop: 
         "dropped": dropped(found, pairs, drop),
         "doubts": [*found.doubts, *left],
         "seconds": found.seconds,
-        "most_suspicious": [_entry(row, scores[row], pairs, source) for row in ranked[:SHOWN]],
+        "most_suspicious": [_entry(row, scores[row], pairs, home) for row in ranked[:SHOWN]],
     }
 
 
@@ -49,29 +49,33 @@ def write(out: Path, found: Suspicion, pairs: Pairs, told: dict[str, Any], *, so
     kept.csv is a table of pairs in their old order, its images relative to the folder of the set; pairs that could not
     be read are not in it.
     """
-    ranked, scores = found.ranked(), dict(zip(found.rows, found.scores, strict=True))
+    ranked, scores, home = found.ranked(), dict(zip(found.rows, found.scores, strict=True)), _home(source)
     worst = set(ranked[: told["dropped"]])
     out.mkdir(parents=True, exist_ok=True)
     lines = (
-        json.dumps({"rank": i + 1, **_entry(row, scores[row], pairs, source), "kept": row not in worst})
+        json.dumps({"rank": i + 1, **_entry(row, scores[row], pairs, home), "kept": row not in worst})
         for i, row in enumerate(ranked)
     )
     write_atomically(out / "ranking.jsonl", "".join(f"{line}\n" for line in lines))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("image", "caption"))
-    writer.writerows((_place(pairs.names[row], source), pairs.captions[row]) for row in found.rows if row not in worst)
+    writer.writerows((_place(pairs.names[row], home), pairs.captions[row]) for row in found.rows if row not in worst)
     write_atomically(out / "kept.csv", text.getvalue())
     write_atomically(out / "sift.json", json.dumps(told, indent=2, allow_nan=False) + "\n")
 
 
-def _entry(row: int, score: float, pairs: Pairs, source: str) -> dict[str, Any]:
-    return {"row": row, "score": score, "image": _place(pairs.names[row], source), "caption": pairs.captions[row]}
+def _entry(row: int, score: float, pairs: Pairs, home: Path) -> dict[str, Any]:
+    return {"row": row, "score": score, "image": _place(pairs.names[row], home), "caption": pairs.captions[row]}
 
 
-def _place(name: str, source: str) -> str:
+def _home(source: str) -> Path:
+    """The set's folder."""
+    place = Path(source).resolve()
+    return place if place.is_dir() else place.parent
+
+
+def _place(name: str, home: Path) -> str:
     """Where an image lies in the set's folder; a member of a shard keeps its name."""
-    home = Path(source).resolve()
-    home = home if home.is_dir() else home.parent
     path = Path(name).resolve()
     return path.relative_to(home).as_posix() if path.is_relative_to(home) else name

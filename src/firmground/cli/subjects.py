@@ -70,8 +70,9 @@ def _dual(options: ScanOptions, device: torch.device) -> Subject:
     from firmground.models.dual import DualEncoder
 
     encoder = DualEncoder.load(options.source, revision=options.revision, device=device, dtype=torch.float32)
-    images, classes = default_dual.default_images(encoder), None
-    if options.images is not None:
+    if options.images is None:
+        images, classes = default_dual.default_images(encoder), None
+    else:
         images, classes = _shown(options.images, encoder.image_size)
     if options.classes is not None:
         from firmground.data.files import read_texts

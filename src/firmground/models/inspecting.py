@@ -144,6 +144,11 @@ def check_family(folder: Path, config: dict[str, Any]) -> None:
     for key in ("is_decoder", "add_cross_attention", "is_encoder_decoder"):
         if config.get(key):
             raise UnsupportedModelError(f"{folder} is a {family} decoder ({key}); expected a bidirectional encoder")
+    refuse_quantized(folder, config)
+
+
+def refuse_quantized(folder: Path, config: dict[str, Any]) -> None:
+    """Refuses weights that are not plain numbers."""
     if config.get("quantization_config"):
         raise UnsupportedModelError(f"{folder} is quantized; expected the weights in float32, float16 or bfloat16")
 

@@ -105,10 +105,20 @@ def load_parts(folder: Path, *, dtype: torch.dtype) -> tuple[Any, Any]:
     Raises `UnsafeModelError`, `UnsupportedModelError` or `BrokenModelError`; see `inspect_folder` for what is checked
     before transformers is called. After it: every tensor came from the files and is finite.
     """
+    model, tokenizer = read_parts(folder, inspect_folder(folder), dtype=dtype)
+    check_tokenizer(folder, model, tokenizer)
+    return model, tokenizer
+
+
+def read_parts(folder: Path, settings: dict[str, Any], *, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Lets transformers read a model and a tokenizer; `settings` is the config as an inspection let it pass.
+
+    The model may be any that `AutoModel` knows. Raises `BrokenModelError`; every tensor came from the files and is
+    finite.
+    """
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    settings = inspect_folder(folder)
     family = settings.pop("model_type")
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a pooler that the files lack is made up: always the same, and nobody's stream moves
@@ -129,7 +139,6 @@ def load_parts(folder: Path, *, dtype: torch.dtype) -> tuple[Any, Any]:
                 output_loading_info=True,
             )
     check_complete(folder, model, report["missing_keys"])
-    check_tokenizer(folder, model, tokenizer)
     return model, tokenizer
 
 

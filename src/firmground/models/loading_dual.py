@@ -13,9 +13,10 @@ from firmground.models.inspecting import (
     check_tokenizer_files,
     count_numbers,
     read_config,
+    refuse_quantized,
     weight_files,
 )
-from firmground.models.loading import check_complete, one_sentence, quiet
+from firmground.models.loading import one_sentence, read_parts
 from firmground.models.preprocessing import Preprocessing, read_preprocessing
 
 if TYPE_CHECKING:
@@ -44,30 +45,9 @@ def load_dual_parts(folder: Path, *, dtype: torch.dtype) -> DualParts:
     Raises `UnsafeModelError`, `UnsupportedModelError` or `BrokenModelError`. After it: every tensor came from the files
     and is finite, and tokenizer, image processor and model fit one another.
     """
-    import torch
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-
     settings = inspect_dual_folder(folder)
     preprocessing = read_preprocessing(folder)
-    family = settings.pop("model_type")
-    with quiet(), torch.random.fork_rng(devices=[]):
-        with one_sentence(f"the config.json of {folder} does not describe a {family} model"):
-            config = AutoConfig.for_model(family, **settings)
-        with one_sentence(f"the tokenizer of {folder} cannot be read"):
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, config=config, trust_remote_code=False, local_files_only=True
-            )
-        with one_sentence(f"the weights of {folder} do not fit its config.json"):
-            model, report = AutoModel.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    check_complete(folder, model, report["missing_keys"])
+    model, tokenizer = read_parts(folder, settings, dtype=dtype)
     check_buffers(folder, model)
     check_fit(folder, model, tokenizer, preprocessing)
     return DualParts(model=model, tokenizer=tokenizer, preprocessing=preprocessing)
@@ -107,8 +87,7 @@ def check_tower(folder: Path, settings: dict[str, Any]) -> None:
     """Refuses settings that mean other code, quantized weights, or sizes beyond reason."""
     if settings.get("auto_map"):
         raise UnsafeModelError(f"config.json of {folder} asks for code of its own (auto_map), which is never run")
-    if settings.get("quantization_config"):
-        raise UnsupportedModelError(f"{folder} is quantized; expected the weights in float32, float16 or bfloat16")
+    refuse_quantized(folder, settings)
     for key in ("image_size", "patch_size", "num_channels"):
         value = settings.get(key, 3)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= LARGEST_IMAGE:

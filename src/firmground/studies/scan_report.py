@@ -32,13 +32,13 @@ def report_scan(records: Sequence[Record]) -> Report:
     own = [r for r in records if r.study == "language_scan"]
     thresholds, rows = _judged(own)
     mining = _published([r for r in records if r.study == "language_mining"])
-    judged = [row for row in rows if row["split"] == "report" and not row["adaptation"]]
+    judged = _reported(rows)
     main, failed = [row for row in judged if row["took"]], [row for row in judged if not row["took"]]
-    performance = _performance(thresholds, main)
+    performance, with_failed = _performance(thresholds, main), _performance(thresholds, judged)
     text = [
         "# Scans of language encoders they have not seen\n",
         _headline(rows, thresholds, performance),
-        _failed(failed, _performance(thresholds, judged)),
+        _failed(failed, with_failed),
         _sentence("PV mining as published, same encoders: accuracy", mining.get("accuracy")),
         "\n## By attack and kind of trigger (report split)\n",
         markdown_table([_named(r) for r in main], by=("attack", "trigger"), columns=COLUMNS, total="all"),
@@ -54,7 +54,7 @@ def report_scan(records: Sequence[Record]) -> Report:
         "false_alarm_rate": performance.false_alarm_rate.value,
         "false_alarm_rate_high": performance.false_alarm_rate.high,
         "implants_not_taken": len(failed),
-        "detection_accuracy_with_those": _performance(thresholds, judged).accuracy.value,
+        "detection_accuracy_with_those": with_failed.accuracy.value,
         "scan_seconds": sum(row["scan_seconds"] for row in rows) / len(rows),
     }
     if "accuracy" in mining:
@@ -80,7 +80,7 @@ def _failed(rows: Sequence[Row], with_them: Performance) -> str:
 def report_mining(records: Sequence[Record]) -> Report:
     """The published method's own verdicts on the report split."""
     rows = [_with_verdict(row) for row in tidy(records)]
-    main = [row for row in rows if row["split"] == "report" and not row["adaptation"] and row["took"]]
+    main = [row for row in _reported(rows) if row["took"]]
     columns = [column for column in COLUMNS if column.key != "right"]
     found = _published(records)
     table = markdown_table([_named(r) for r in main], by=("attack", "trigger"), columns=columns, total="all")
@@ -100,6 +100,11 @@ def _judged(records: Sequence[Record]) -> tuple[Thresholds, list[Row]]:
     return thresholds, rows
 
 
+def _reported(rows: Sequence[Row]) -> list[Row]:
+    """Those that set no threshold and are no adaptive attacks."""
+    return [row for row in rows if row["split"] == "report" and not row["adaptation"]]
+
+
 def _with_verdict(row: Row) -> Row:
     scores = {name.removeprefix("scores/"): value for name, value in row.items() if name.startswith("scores/")}
     took = not row["planted"] or row.get("implant/took", 1.0) >= TOOK
@@ -109,8 +114,7 @@ def _with_verdict(row: Row) -> Row:
 def _published(records: Sequence[Record]) -> dict[str, Interval]:
     from firmground.intervals import mean
 
-    rows = [_with_verdict(row) for row in tidy(records)]
-    rows = [row for row in rows if row["split"] == "report" and not row["adaptation"] and row["took"]]
+    rows = [row for row in _reported([_with_verdict(row) for row in tidy(records)]) if row["took"]]
     if not rows:
         return {}
     found = {"accuracy": rate(row["flagged"] == row["planted"] for row in rows)}

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from firmground.data.vocabulary import candidate_words
-from firmground.defenses.guards.fitted_images import FEWEST, FittedImageGuard, calibrated, shuffled, text_means
+from firmground.defenses.guards.fitted_images import FEWEST, FittedImageGuard, calibrated, judged, shuffled, text_means
 from firmground.errors import DataError
 from firmground.types import Watch, ignore
 
@@ -74,24 +74,19 @@ class BDetCLIP:
         rows = shuffled(data, FEWEST, rng)
         malignant = [[self._jumble(name, rng) for _ in range(self.jumbles)] for name in data.label_names]
         contrast = (text_means(encoder, benign) - text_means(encoder, malignant)).sum(dim=0)
-        gaps = torch.cat(
-            [_gaps(encoder, contrast, data.select(part).batch(0, len(part))) for part in self._parts(rows)]
+        gaps = judged(
+            data, rows, lambda images: _gaps(encoder, contrast, images), batch_size=self.batch_size, watch=watch
         )
         mean, deviation = float(gaps.mean()), max(float(gaps.std()), 1e-6)
         return calibrated(
             self,
-            data,
-            rows,
+            self._scores((gaps - mean) / deviation),
             lambda images: self._scores((_gaps(encoder, contrast, images) - mean) / deviation),
             settings=asdict(self),
-            watch=watch,
         )
 
     def _scores(self, standard: torch.Tensor) -> torch.Tensor:
         return -standard if self.side == "small" else standard.abs()
-
-    def _parts(self, rows: list[int]) -> list[list[int]]:
-        return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
 
     def _jumble(self, name: str, rng: torch.Generator) -> str:
         """The name at a random place among unrelated words."""

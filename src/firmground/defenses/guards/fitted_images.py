@@ -38,27 +38,32 @@ class FittedImageGuard:
         return Scores(values=tuple(values.double().tolist()), threshold=self.threshold)
 
 
-def calibrated(
-    method: Any,
+@torch.inference_mode()
+def judged(
     data: LabelledImages,
     rows: Sequence[int],
     judge: Callable[[Images], torch.Tensor],
     *,
-    settings: dict[str, Any],
+    batch_size: int,
     watch: Watch,
+) -> torch.Tensor:
+    """What `judge` gives the images of these rows, (rows,), batch by batch."""
+    values = []
+    for start in range(0, len(rows), batch_size):
+        some = list(rows[start : start + batch_size])
+        values.append(judge(data.select(some).batch(0, len(some))).cpu())
+        watch(start + len(some), len(rows), "calibrating on clean images")
+    return torch.cat(values)
+
+
+def calibrated(
+    method: Any, values: torch.Tensor, judge: Callable[[Images], torch.Tensor], *, settings: dict[str, Any]
 ) -> FittedImageGuard:
-    """The guard whose threshold lets all but `method.flag_rate` of every other of the given clean rows pass.
+    """The guard whose threshold lets all but `method.flag_rate` of every other of the clean scores, (rows,), pass.
 
     The false-flag rate, with Wilson's interval, is measured on the rows in between, which did not set it.
     """
-    scores = []
-    for start in range(0, len(rows), method.batch_size):
-        some = list(rows[start : start + method.batch_size])
-        with torch.inference_mode():
-            scores.append(judge(data.select(some).batch(0, len(some))).double().cpu())
-        watch(start + len(some), len(rows), "calibrating on clean images")
-    values = torch.cat(scores)
-    seen, unseen = values[::2], values[1::2]
+    seen, unseen = values.double()[::2], values.double()[1::2]
     threshold = float(seen.quantile(1 - method.flag_rate))
     hits = int((unseen > threshold).sum())
     return FittedImageGuard(

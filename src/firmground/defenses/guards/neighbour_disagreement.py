@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from firmground.defenses.guards.fitted_images import FEWEST, FittedImageGuard, calibrated, shuffled, text_means
+from firmground.defenses.guards.fitted_images import FEWEST, FittedImageGuard, calibrated, judged, shuffled, text_means
 from firmground.errors import DataError
 from firmground.types import Watch, ignore
 
@@ -63,21 +63,20 @@ class NeighbourDisagreement:
         bank = torch.cat(parts)
         labels = torch.tensor([data.labels[row] for row in held], device=encoder.device)
         shown = torch.nn.functional.one_hot(labels, len(data.label_names)).float()
-        return calibrated(
-            self,
-            data,
-            rows[len(held) :],
-            lambda images: self._scores(encoder, images, classes, bank, shown),
-            settings=asdict(self),
-            watch=watch,
-        )
+
+        def judge(images: Images) -> torch.Tensor:
+            return self._scores(encoder, images, classes, bank, shown)
+
+        values = judged(data, rows[len(held) :], judge, batch_size=self.batch_size, watch=watch)
+        return calibrated(self, values, judge, settings=asdict(self))
 
     def _scores(
         self, encoder: DualEncoder, images: Images, classes: Embeddings, support: torch.Tensor, shown: torch.Tensor
     ) -> torch.Tensor:
-        cosines = encoder.embed_images(images.to(encoder.device)).float() @ classes.T
+        embedded = features(encoder, images, None)
+        cosines = embedded @ classes.T
         believed, label = (float(encoder.logit_scale) * cosines).softmax(dim=1).max(dim=1)
-        found = features(encoder, images, self.layer)
+        found = embedded if self.layer is None else features(encoder, images, self.layer)
         near = (found @ support.T).topk(self.k, dim=1).indices
         agreed = shown[near].mean(dim=1).gather(1, label[:, None])[:, 0]
         return (believed - agreed).cpu()

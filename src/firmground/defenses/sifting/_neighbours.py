@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -44,7 +45,7 @@ class Sample:
     embeddings: Embeddings
     near: Near
 
-    @property
+    @cached_property
     def reach(self) -> torch.Tensor:
         """The distance of each to its k-th neighbour, (count,), at least `SMALLEST` of the median."""
         last = self.near.distances[:, -1]

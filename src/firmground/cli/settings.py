@@ -23,19 +23,25 @@ def build(methods: Sequence[type[Any]], settings: Sequence[str]) -> tuple[Any, .
     `method.name=value` goes to one method. Raises `UsageError`, with the fields there are, for a setting that no
     method has or a value that does not fit its field.
     """
+    return tuple(made(method, values) for method, values in zip(methods, assigned(methods, settings), strict=True))
+
+
+def assigned(methods: Sequence[type[Any]], settings: Sequence[str], *, kept: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The fields that settings give each method, as `build` does; those `kept` are given by options of their own."""
     given: list[dict[str, Any]] = [{} for _ in methods]
+    free = [{name: kind for name, kind in _types(m).items() if name not in kept} for m in methods]
     for setting in settings:
         name, separator, value = setting.partition("=")
         if not separator:
             raise UsageError(f"--set expects name=value, got '{setting}'")
         chosen, _, field = name.strip().rpartition(".")
-        takers = [i for i, m in enumerate(methods) if field in _types(m) and chosen in ("", word(m))]
+        takers = [i for i, m in enumerate(methods) if field in free[i] and chosen in ("", word(m))]
         if not takers:
-            known = "; ".join(f"{word(m)}: {', '.join(_types(m)) or 'none'}" for m in methods)
+            known = "; ".join(f"{word(m)}: {', '.join(own) or 'none'}" for m, own in zip(methods, free, strict=True))
             raise UsageError(f"no method here has a setting '{name.strip()}'; there are {known}")
         for taker in takers:
-            given[taker][field] = parse(value.strip(), _types(methods[taker])[field], name.strip())
-    return tuple(_made(method, values) for method, values in zip(methods, given, strict=True))
+            given[taker][field] = parse(value.strip(), free[taker][field], name.strip())
+    return given
 
 
 def parse(text: str, kind: Any, name: str) -> Any:
@@ -66,7 +72,8 @@ def parse(text: str, kind: Any, name: str) -> Any:
         raise UsageError(f"the setting '{name}' expects {expected}, got '{text}'") from None
 
 
-def _made(method: type[Any], values: dict[str, Any]) -> Any:
+def made(method: type[Any], values: dict[str, Any]) -> Any:
+    """The method with these fields. Raises `UsageError` where one that it must have is missing."""
     missing = [
         field.name
         for field in dataclasses.fields(method)

@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image of a {}", "a {}")
+TABLE = "pairs.csv"
 MOST_CHARACTERS = 2000  # no text tower reads more
 
 
 def open_pairs(source: str | Path, *, image_size: int = 224, templates: Sequence[str] = TEMPLATES) -> Pairs:
-    """Opens a table (CSV, TSV, JSON Lines, Parquet), a folder of classes, or WebDataset shards (.tar, or a folder)."""
+    """Opens a table (CSV, TSV, JSON Lines, Parquet), a folder of classes, or WebDataset shards (.tar, or a folder).
+
+    A folder with a `pairs.csv`, as `firmground poison` leaves, is opened as that table.
+    """
     path = Path(source)
+    if (path / TABLE).is_file():
+        return read_pairs(path / TABLE, image_size=image_size)
     if path.suffix.lower() in SUFFIXES:
         return read_pairs(path, image_size=image_size)
     if path.suffix.lower() == ".tar":
@@ -46,29 +52,39 @@ def read_pairs(
     *,
     image: str = "image",
     caption: str = "caption",
+    label: str = "label",
     root: str | Path | None = None,
     image_size: int = 224,
 ) -> Pairs:
     """Opens a table whose rows name an image file, relative to `root` (by default the table's folder), and a caption.
 
-    Raises `DataError` where a column is missing or a path leads out of `root`, links followed.
+    Where there is a column `label` too, it names the class of every row. Raises `DataError` where a column or a label
+    is missing or a path leads out of `root`, links followed.
     """
     path = Path(path)
     home = (path.parent if root is None else Path(root)).resolve()
-    kept: list[tuple[str, Path]] = []
+    kept: list[tuple[str, Path, str]] = []
     counted: Counter[str] = Counter()
-    for number, row in enumerate(read_rows(path, (caption, image)), start=1):
+    rows = read_rows(path, (caption, image), errors="surrogateescape")
+    labelled = label in rows[0]
+    for number, row in enumerate(rows, start=1):
         place = inside_root(home, str(row[image]), f"row {number} of {path}")
-        text = usable(row[caption], counted)
+        text, name = usable(row[caption], counted), str(row.get(label) or "").strip()
+        if labelled and not name:
+            raise DataError(f"row {number} of {path} has no value in column '{label}'; name its class, or drop the column")
         if not place.is_file():
             counted["image is missing"] += 1
         elif text is not None:
-            kept.append((text, place))
+            kept.append((text, place, name))
+    names = tuple(sorted({name for _, _, name in kept})) if labelled else ()
+    numbers = {name: i for i, name in enumerate(names)}
     return Pairs(
-        captions=tuple(text for text, _ in kept),
-        names=tuple(str(place) for _, place in kept),
+        captions=tuple(text for text, _, _ in kept),
+        names=tuple(str(place) for _, place, _ in kept),
         read=lambda i: kept[i][1].read_bytes(),
         image_size=image_size,
+        labels=tuple(numbers[name] for _, _, name in kept) if labelled else None,
+        label_names=names,
         counted=dict(counted),
     )
 
@@ -205,6 +221,9 @@ def usable(caption: Any, counted: Counter[str]) -> str | None:
             counted["caption is not UTF-8"] += 1
             return None
     text = " ".join(str(caption or "").split())
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # a byte that could not be decoded
+        counted["caption is not UTF-8"] += 1
+        return None
     if not text:
         counted["caption is empty"] += 1
         return None

@@ -11,6 +11,7 @@ import torch
 
 from firmground.data.decoding import decode
 from firmground.errors import DataError
+from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -110,10 +111,10 @@ class Pairs:
                 for _, future in (pair for batch in waiting for pair in batch):
                     future.cancel()
 
-    def sound(self) -> Pairs:
+    def sound(self, watch: Watch = ignore) -> Pairs:
         """The pairs whose images can be decoded; looks at every one."""
-        for _ in self.batches(min(64, len(self))):
-            pass
+        for batch in self.batches(min(64, len(self))):
+            watch(batch.rows[-1] + 1, len(self), "reading every image")
         whole = self.select([row for row in range(len(self)) if row not in self.broken])
         return replace(whole, counted={**self.counted, "image cannot be read": len(self.broken)})
 

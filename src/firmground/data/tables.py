@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from firmground.errors import DataError, MissingExtraError
@@ -14,9 +15,13 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rows of a CSV, TSV, JSON Lines or Parquet file, each with all `columns`, the second and later not null."""
-    readers = {".csv": _delimited, ".tsv": _delimited, ".jsonl": _json_lines, ".parquet": _parquet}
+def read_rows(path: Path, columns: tuple[str, ...], *, errors: str = "strict") -> list[dict[str, Any]]:
+    """The rows of a CSV, TSV, JSON Lines or Parquet file, each with all `columns`, the second and later not null.
+
+    With `errors="surrogateescape"` bytes that are not UTF-8 come as lone surrogates, for the caller to judge.
+    """
+    delimited, json_lines = partial(_delimited, errors=errors), partial(_json_lines, errors=errors)
+    readers = {".csv": delimited, ".tsv": delimited, ".jsonl": json_lines, ".parquet": _parquet}
     if path.suffix.lower() not in readers:
         raise DataError(f"{path} ends in '{path.suffix}'; expected a file that ends in one of: {', '.join(SUFFIXES)}")
     rows = readers[path.suffix.lower()](path)
@@ -32,17 +37,17 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     return rows
 
 
-def _delimited(path: Path) -> list[dict[str, Any]]:
-    lines = read_utf8(path).splitlines(keepends=True)
+def _delimited(path: Path, errors: str) -> list[dict[str, Any]]:
+    lines = read_utf8(path, errors).splitlines(keepends=True)
     try:
         return list(csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
     except csv.Error as error:
         raise DataError(f"{path} is not a well-formed {path.suffix[1:].upper()} file: {error}") from error
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
+def _json_lines(path: Path, errors: str) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(read_utf8(path).splitlines(), start=1):
+    for number, line in enumerate(read_utf8(path, errors).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -70,10 +75,10 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_utf8(path: Path) -> str:
+def read_utf8(path: Path, errors: str = "strict") -> str:
     """A text file's content; `DataError` where it is missing or not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig", errors=errors)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except IsADirectoryError:

@@ -74,13 +74,17 @@ def stamp(text: str, trigger: str, rng: torch.Generator) -> str:
     return " ".join([*words[:place], trigger, *words[place:]])
 
 
-def separable(clean: torch.Tensor, triggered: Sequence[torch.Tensor], *, power: float) -> torch.Tensor:
+def separable(
+    clean: torch.Tensor, triggered: Sequence[torch.Tensor], *, power: float, clearance: float
+) -> torch.Tensor:
     """Which PVs tell their trigger's texts from clean ones: (count,), bool.
 
-    `clean` is (texts, count), `triggered[k]` (samples,): at least the share `power` of the samples scores higher than
-    every clean text.
+    `clean` is (texts, count), `triggered[k]` (samples,): at least the share `power` of the samples has covered the
+    share `clearance` of the way that is left from the highest clean score to 1, the score at the PV itself.
     """
-    found = [torch.quantile(own, 1 - power).item() > clean[:, k].max().item() for k, own in enumerate(triggered)]
+    highest = clean.amax(0).tolist()
+    needed = [top + clearance * (1 - top) for top in highest]
+    found = [torch.quantile(own, 1 - power).item() > least for own, least in zip(triggered, needed, strict=True)]
     return torch.tensor(found, dtype=torch.bool)
 
 

@@ -42,7 +42,8 @@ class PVGuard:
     """A guard from a scan's evidence and clean texts; it never sees an attack.
 
     `samples` clean texts carry each recovered trigger to measure its PV. A PV is watched where at least the share
-    `power` of them stands out from all clean texts. The threshold lies `margin` of the way from the clean scores'
+    `power` of them lies past `clearance` of the way from the nearest clean text to it: a head that reads tokens sees
+    little of a trigger that acts at [CLS], and what hardly stands out would flag clean texts. The threshold lies `margin` of the way from the clean scores'
     `quantile` to the triggered ones. Triggers are also looked up in the token ids, save those that occur in the clean
     texts and leave most of these unflagged.
     """
@@ -53,6 +54,7 @@ class PVGuard:
     match: Match = "distance"
     samples: int = 24
     power: float = 0.8
+    clearance: float = 0.5
     quantile: float = 0.995
     margin: float = 0.5
     batch_size: int = 32
@@ -90,6 +92,7 @@ class _Fit:
         self.triggers = [watched(self.pipeline.tokenizer, t.text, t.token_ids) for t in distinct.values()]
 
     def guard(self) -> FittedGuard:
+        """The guard, its false-flag rate measured on the texts that did not calibrate it."""
         clean = self._run(self.texts, "reading clean texts")
         half = len(clean) // 2
         known, checked = clean.select(range(half)), clean.select(range(half, len(clean)))
@@ -146,7 +149,7 @@ class _Fit:
         if not len(vectors):
             return matcher, torch.zeros(0, dtype=torch.bool), 1.0
         apart = [group.scores(matcher)[:, k] for k, group in enumerate(triggered)]
-        effective = separable(held_out.scores(matcher), apart, power=self.method.power)
+        effective = separable(held_out.scores(matcher), apart, power=self.method.power, clearance=self.method.clearance)
         matcher = matcher.keep(effective)
         if not effective.any():
             return matcher, effective, 1.0

@@ -151,6 +151,7 @@ class _Mine:
         self.largest = float(self.encoder.token_embeddings.abs().max())
 
     def run(self, rounds: int, watch: Watch, stage: str) -> list[Round]:
+        """So many rounds, `parallel` of them at a time."""
         settings, encoder = self.settings, self.encoder
         held_out, training = self.texts[: settings.batch_size], self.texts[settings.batch_size :]
         spread = float(encoder.token_embeddings.float().std())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from firmground.cli.options import SCAN_TEXTS, clean_texts
-from firmground.errors import DataError, FirmgroundError, UsageError
+from firmground.errors import FirmgroundError, UsageError
 from firmground.models.inspecting import encoder_kind
 from firmground.models.loading import resolve
 
@@ -84,12 +84,15 @@ def _dual(options: ScanOptions, device: torch.device) -> Subject:
 
 def _shown(source: str, image_size: int) -> tuple[Images, tuple[str, ...] | None]:
     """Up to `IMAGES` images spread over a set, (count, 3, image_size, image_size), and its classes where it has any."""
+    from firmground.cli.held_out import spread
     from firmground.data.pair_files import open_pairs
 
     pairs = open_pairs(source, image_size=image_size)
-    step = max(1, len(pairs) // IMAGES)
-    some = pairs.select(range(0, len(pairs), step)[:IMAGES])
-    images = [batch.images for batch in some.batches(len(some))]
-    if not images:
-        raise DataError(f"no image of {source} can be read: {next(iter(some.broken.values()), 'there is none')}")
-    return torch.cat(images), pairs.label_names or None
+    return spread(pairs, IMAGES), enough(pairs.label_names)
+
+
+def enough(names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The names of classes, where there are enough of them to be compared by a scan."""
+    from firmground.defenses.scans.class_inversion import FEWEST_CLASSES
+
+    return names if len(names) >= FEWEST_CLASSES else None

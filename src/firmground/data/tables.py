@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def read_rows(path: Path, columns: tuple[str, ...], *, errors: str = "strict") -
 
 
 def _delimited(path: Path, errors: str) -> list[dict[str, Any]]:
-    lines = read_utf8(path, errors).splitlines(keepends=True)
+    lines = io.StringIO(read_utf8(path, errors), newline="")  # splitlines would also split at U+2028 and its kin
     try:
         return list(csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
     except csv.Error as error:
@@ -47,7 +48,7 @@ def _delimited(path: Path, errors: str) -> list[dict[str, Any]]:
 
 def _json_lines(path: Path, errors: str) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(read_utf8(path, errors).splitlines(), start=1):
+    for number, line in enumerate(read_utf8(path, errors).split("\n"), start=1):
         if not line.strip():
             continue
         try:

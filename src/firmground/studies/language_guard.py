@@ -48,6 +48,7 @@ TUNINGS = {"prompt-tuning": PromptTuning, "p-tuning": PTuning, "prefix-tuning": 
 EPOCHS = 6
 TRAIN, CLEAN, TEST, MORE = 300, 200, 100, 200  # texts to tune on, for the guard, to attack, and to count flags on too
 WORDS = 32  # at most in a text
+FRESH_SEED = 1  # cells under seed 0 were looked at while the guard was written
 BATCH, REPEATS = 32, 9  # of the timing
 
 
@@ -73,7 +74,7 @@ class Parts:
 
 def cases() -> tuple[Case, ...]:
     """The attacks take turns, so that workers side by side do not wait for, or make, the same planted encoder."""
-    return tuple(Case(attack=a, task=t, tuning=m) for m in TUNINGS for t in TASKS for a in ATTACKS)
+    return tuple(Case(attack=a, task=t, tuning=m, seed=FRESH_SEED) for m in TUNINGS for t in TASKS for a in ATTACKS)
 
 
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:

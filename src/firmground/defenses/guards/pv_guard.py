@@ -43,9 +43,9 @@ class PVGuard:
 
     `samples` clean texts carry each recovered trigger to measure its PV. A PV is watched where at least the share
     `power` of them lies past `clearance` of the way from the nearest clean text to it: a head that reads tokens sees
-    little of a trigger that acts at [CLS], and what hardly stands out would flag clean texts. The threshold lies `margin` of the way from the clean scores'
-    `quantile` to the triggered ones. Triggers are also looked up in the token ids, save those that occur in the clean
-    texts and leave most of these unflagged.
+    little of a trigger that acts at [CLS], and what hardly stands out would flag clean texts. The threshold lies
+    `margin` of the way from the clean scores' `quantile` to the triggered ones. Triggers are also looked up in the
+    token ids, save those that occur in the clean texts and leave most of these unflagged.
     """
 
     name: ClassVar[str] = "pv-guard"

@@ -10,6 +10,7 @@ import pytest
 from firmground.attacks.implants import IMPLANTS
 from firmground.attacks.triggers import TRIGGERS
 from firmground.cli import catalogue
+from firmground.defenses.cleaning import CLEANERS
 from firmground.defenses.guards import GUARDS, IMAGE_GUARDS
 from firmground.defenses.scans import DUAL_SCANS, SCANS
 from firmground.defenses.sifting import SIFTERS
@@ -25,6 +26,7 @@ FAMILIES = {
     "dual-scans": (DUAL_SCANS, cases.DUAL_SCANS, "scan"),
     "guards": (GUARDS, cases.GUARDS, "fit"),
     "image-guards": (IMAGE_GUARDS, cases.IMAGE_GUARDS, "fit"),
+    "cleaning": (CLEANERS, cases.CLEANERS, "clean"),
     "sifting": (SIFTERS, cases.SIFTERS, "sift"),
 }
 METHODS = [
@@ -77,7 +79,7 @@ class TestMethod:
         assert entry.summary
         if family != "triggers":
             assert entry.paper, f"{entry.name} does not say where it comes from"
-        if family in ("scans", "dual-scans", "guards", "image-guards", "sifting"):
+        if family in ("scans", "dual-scans", "guards", "image-guards", "sifting", "cleaning"):
             assert typing.get_type_hints(type(method))["name"] == typing.ClassVar[str]
             assert typing.get_type_hints(type(method))["paper"] == typing.ClassVar[str]
 

@@ -1,7 +1,8 @@
 """The docs are true: every command and program in them runs, and the command line's page is current.
 
 A block is left out where the line before it says `<!-- not run: REASON -->`. Commands run in one folder a page, where
-there are an `encoder`, `texts.txt`, `reviews.csv` and `slots.jsonl`; the default scan is given small settings.
+there are an `encoder`, `texts.txt`, `reviews.csv` and `slots.jsonl`, and for dual encoders a `clip` with `pairs.csv`,
+its `images` and `classes.txt`; the default scans are given small settings.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +23,7 @@ BLOCK = re.compile(
     r"(?:<!-- (?P<skipped>not run: .+?) -->\n)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
-FINE = {"scan": (0, 1)}  # exit codes that are no failure; 0 for the rest
+FINE = {"scan": (0, 1), "clean": (0, 1, 2)}  # exit codes that are no failure; 0 for the rest
 
 
 def blocks(page: Path, *kinds: str) -> list[re.Match[str]]:
@@ -37,15 +39,44 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_encoder(tiny.model, tiny.tokenizer, tmp_path_factory.mktemp("docs") / "encoder", card="Tiny.")
 
 
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny CLIP that knows colours, and pictures of them."""
+    import torch
+    from PIL import Image
+
+    from firmground.models.planted_dual import COLOURS, colour_clip
+    from firmground.rng import stream
+
+    folder = tmp_path_factory.mktemp("pictures")
+    colour_clip().save(folder / "clip", card="Tiny.")
+    (folder / "images").mkdir()
+    rows = ["image,caption"]
+    for i in range(96):
+        name = list(COLOURS)[i % 8]
+        noise = torch.rand(3, 48, 48, generator=stream(i, "docs"))
+        pixels = 0.6 * torch.tensor(COLOURS[name]).view(3, 1, 1) + 0.3 * noise
+        Image.fromarray((pixels * 255).byte().permute(1, 2, 0).numpy()).save(folder / "images" / f"{i}.png")
+        rows.append(f"images/{i}.png,a photo of a {name}")
+    (folder / "pairs.csv").write_text("\n".join(rows))
+    (folder / "classes.txt").write_text("\n".join(COLOURS))
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, encoder: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from firmground.data.sentences import neutral_sentences
-    from firmground.defenses.scans import PhraseSearch, VocabularySweep, default
+    from firmground.defenses.scans import DECREE, ClassInversion, PhraseSearch, VocabularySweep, default, default_dual
     from firmground.rng import stream
 
     sweep = VocabularySweep(words=0, most_pieces=1, shortlist=8, contexts=12)
     small = partial(default.scan_language, sweep=sweep, phrases=PhraseSearch(seeds=1, neighbours=4))
     monkeypatch.setattr(default, "scan_language", small)
+    brief = partial(default_dual.scan_dual, decree=DECREE(steps=2), inversion=ClassInversion(steps=2))
+    monkeypatch.setattr(default_dual, "scan_dual", brief)
+    for name in ("clip", "images", "pairs.csv", "classes.txt"):
+        source = clip / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     texts = neutral_sentences(96, rng=stream(0, "docs"))
     rows = [f'"{text} it was {("bad", "good")[i % 2]}",{("bad", "good")[i % 2]}' for i, text in enumerate(texts)]
     (tmp_path / "encoder").symlink_to(encoder)

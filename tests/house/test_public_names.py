@@ -41,7 +41,7 @@ NAMES = {
     "data.texts": "LabelledTexts LabelledWords Rows sample split",
     "data.pairs": "AHEAD PairBatch PairSet Pairs TensorPairs as_float orders",
     "data.pair_files": (
-        "IMAGE_SUFFIXES MOST_CHARACTERS TEMPLATES content inside_root open_pairs read_dataset read_image_folder "
+        "IMAGE_SUFFIXES MOST_CHARACTERS TABLE TEMPLATES content inside_root open_pairs read_dataset read_image_folder "
         "read_pairs read_shards shard_members usable"
     ),
     "data.labelled_images": "LabelledImages",
@@ -91,7 +91,7 @@ NAMES = {
     "tasks.text_classification": "TextResult TriggerEffect evaluate predict_with",
     "tasks.token_classification": "WordResult evaluate predict_with",
     "reports.scan": "SEVERITIES ScanReport scan_report",
-    "reports.findings": "Finding FoundEvidence FoundPicture FoundTrigger FoundVector Model Number Target",
+    "reports.findings": "Finding FoundEvidence FoundPicture FoundTrigger FoundVector Model Number Target plain",
     "reports.record": "EMBEDDED PACKAGES Record differences file_sha256 now platform_name versions",
     "studies": "STUDIES find_study",
     "studies.runner": (

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from firmground import __version__
-from firmground.cli import demo, evaluate, guard, implant, methods, prompt, rerun, scan, sift, study
+from firmground.cli import clean, demo, evaluate, guard, implant, methods, prompt, rerun, scan, sift, study
 from firmground.cli.faults import Commands
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.command()(scan.scan)
 app.command()(sift.sift)
+app.command(epilog=clean.EXAMPLE)(clean.clean)
 app.command()(implant.implant)
 app.add_typer(prompt.app, name="prompt")
 app.command()(evaluate.evaluate)

@@ -20,6 +20,7 @@ FAMILIES = {
     "guards": ("firmground.defenses.guards", "GUARDS"),
     "image-guards": ("firmground.defenses.guards", "IMAGE_GUARDS"),
     "sifting": ("firmground.defenses.sifting", "SIFTERS"),
+    "cleaning": ("firmground.defenses.cleaning", "CLEANERS"),
     "prompts": ("firmground.prompts.soft", "SoftPrompt"),
 }
 SENTENCE = re.compile(r"[.:]\s+(?=[A-Z])")

@@ -33,6 +33,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 Texts = Annotated[Path | None, typer.Option(help="Clean texts, one a line; built-in ones if left out.")]
 Triggers = Annotated[list[str] | None, typer.Option("--trigger", metavar="WORD", help="A trigger; repeat for more.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a hub id: a branch, tag or commit.")]
+Classes = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Names of the classes that images show, one a line.")
+]
+Templates = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="What to ask for a class, one a line with {} for its name.")
+]
 
 SCAN_TEXTS, GUARD_TEXTS, TRAINING_TEXTS = 64, 256, 1024  # how many built-in sentences stand in for a file
 
@@ -49,6 +55,11 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"there is no device '{name}' here; expected auto, cpu, cuda or cuda:N") from error
     return device
+
+
+def path_or_none(path: Path | None) -> str | None:
+    """A path as a record stores it."""
+    return None if path is None else str(path)
 
 
 def clean_texts(path: Path | str | None, seed: int, count: int) -> Sequence[str]:

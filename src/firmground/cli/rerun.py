@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,35 +15,70 @@ from firmground.cli.progress import progress
 from firmground.errors import DataError
 
 if TYPE_CHECKING:
-    from firmground.cli.scanning import Scanned
     from firmground.reports.record import Record
+    from firmground.types import Watch
 
 
 def rerun(
     record: Annotated[Path, typer.Argument(metavar="RECORD", help="A record, or an HTML report with one in it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Repeat a recorded scan; exits as the scan did if outcomes and (on CPU) scores agree, else 2."""
+    """Repeat a recorded scan or cleaning; exits as it did if outcomes and (on CPU) numbers agree, else 2."""
     from firmground.reports.record import Record
 
     before = Record.read(record)
-    if before.verb != "scan":
-        raise DataError(f"{record} records '{before.verb}'; 'firmground rerun' repeats scans")
+    if before.verb not in ("scan", "clean"):
+        raise DataError(f"{record} records '{before.verb}'; 'firmground rerun' repeats scans and cleanings")
     check_data(before)
-    from firmground.cli.scanning import ScanOptions, run_scan
-
     with progress() as watch:
-        after = run_scan(ScanOptions.of(before.arguments), watch)
-    found = compare(before, after)
+        after = repeat_clean(before, watch) if before.verb == "clean" else repeat_scan(before, watch)
+    found = [*after.differences, *other_circumstances(before, after.record, found=bool(after.differences))]
     for line in found:
         typer.echo(visible(f"differs: {line}"), err=True)
     if not found:
-        typer.echo(f"The same again: {after.report.outcome}, all outcomes and scores agree.", err=True)
+        typer.echo(f"The same again: {after.record.outcome}, all outcomes and {after.compared} agree.", err=True)
     if as_json:
-        typer.echo(
-            json.dumps({"agrees": not found, "differences": found, "scan": after.report.model_dump(mode="json")})
-        )
+        told = {"agrees": not found, "differences": found, before.verb: after.record.results}
+        typer.echo(json.dumps(told))
     raise typer.Exit(2 if found else after.record.exit_code)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """A run that was repeated: its record, what was `compared`, and where it disagrees, in words."""
+
+    record: Record
+    compared: str
+    differences: list[str]
+
+
+def repeat_scan(before: Record, watch: Watch) -> Repeated:
+    """Scans again."""
+    from firmground.cli.scanning import ScanOptions, run_scan
+    from firmground.reports.record import differences
+    from firmground.reports.scan import ScanReport
+
+    after = run_scan(ScanOptions.of(before.arguments), watch)
+    tolerance = 0.0 if on_cpu(before, after.record) else float("inf")
+    found = differences(ScanReport.model_validate(before.results), after.report, tolerance=tolerance)
+    return Repeated(record=after.record, compared="scores", differences=list(found))
+
+
+def repeat_clean(before: Record, watch: Watch) -> Repeated:
+    """Cleans again, into a folder that does not stay."""
+    from firmground.cli.cleaning import CleanOptions, run_clean
+    from firmground.reports.cleaning import CleanReport, unlike
+
+    with tempfile.TemporaryDirectory() as folder:
+        after = run_clean(CleanOptions.of(before.arguments), Path(folder) / "cleaned", watch)
+    exact = on_cpu(before, after.record)
+    found = unlike(CleanReport.model_validate(before.results), after.report, exact=exact)
+    return Repeated(record=after.record, compared="weights" if exact else "verdicts", differences=list(found))
+
+
+def on_cpu(before: Record, after: Record) -> bool:
+    """Whether both runs were on a CPU, where the same seed gives the same numbers."""
+    return before.device == after.device == "cpu"
 
 
 def check_data(record: Record) -> None:
@@ -55,26 +92,19 @@ def check_data(record: Record) -> None:
             raise DataError(f"{path} has changed since the record was made; restore it to repeat the run")
 
 
-def compare(before: Record, after: Scanned) -> list[str]:
-    """Where the two runs disagree, in words; other weights, settings and versions are named as the likely reason."""
-    from firmground.reports.record import differences
-    from firmground.reports.scan import ScanReport
-
-    on_cpu = before.device == after.record.device == "cpu"
-    found = list(
-        differences(ScanReport.model_validate(before.results), after.report, tolerance=0.0 if on_cpu else float("inf"))
-    )
-    old, new = before.target, after.record.target
-    if old and new and old.weights_sha256 != new.weights_sha256:
-        found.append("the weights are not those that were scanned then")
-    for name in sorted(before.methods.keys() & after.record.methods.keys()):
-        if before.methods[name] != after.record.methods[name]:
-            found.append(f"{name} ran with other settings: {before.methods[name]}, now {after.record.methods[name]}")
+def other_circumstances(before: Record, after: Record, *, found: bool) -> list[str]:
+    """Other weights and settings in words; other versions are named as the likely reason for what was `found`."""
+    told = []
+    if before.target and after.target and before.target.weights_sha256 != after.target.weights_sha256:
+        told.append(f"the weights are not those that were {'scanned' if before.verb == 'scan' else 'cleaned'} then")
+    for name in sorted(before.methods.keys() & after.methods.keys()):
+        if before.methods[name] != after.methods[name]:
+            told.append(f"{name} ran with other settings: {before.methods[name]}, now {after.methods[name]}")
     changed = [
-        f"{name} {version} then, {after.record.versions.get(name)} now"
+        f"{name} {version} then, {after.versions.get(name)} now"
         for name, version in before.versions.items()
-        if after.record.versions.get(name) != version
+        if after.versions.get(name) != version
     ]
-    if found and changed:
-        found.append(f"likely because of other versions: {'; '.join(changed)}")
-    return found
+    if (found or told) and changed:
+        told.append(f"likely because of other versions: {'; '.join(changed)}")
+    return told

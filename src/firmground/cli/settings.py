@@ -26,7 +26,9 @@ def build(methods: Sequence[type[Any]], settings: Sequence[str]) -> tuple[Any, .
     return tuple(made(method, values) for method, values in zip(methods, assigned(methods, settings), strict=True))
 
 
-def assigned(methods: Sequence[type[Any]], settings: Sequence[str], *, kept: Sequence[str] = ()) -> list[dict[str, Any]]:
+def assigned(
+    methods: Sequence[type[Any]], settings: Sequence[str], *, kept: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """The fields that settings give each method, as `build` does; those `kept` are given by options of their own."""
     given: list[dict[str, Any]] = [{} for _ in methods]
     free = [{name: kind for name, kind in _types(m).items() if name not in kept} for m in methods]

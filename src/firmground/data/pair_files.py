@@ -71,7 +71,9 @@ def read_pairs(
         place = inside_root(home, str(row[image]), f"row {number} of {path}")
         text, name = usable(row[caption], counted), str(row.get(label) or "").strip()
         if labelled and not name:
-            raise DataError(f"row {number} of {path} has no value in column '{label}'; name its class, or drop the column")
+            raise DataError(
+                f"row {number} of {path} has no value in column '{label}'; name its class, or drop the column"
+            )
         if not place.is_file():
             counted["image is missing"] += 1
         elif text is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from firmground.errors import DataError, MissingExtraError
@@ -21,11 +20,10 @@ def read_rows(path: Path, columns: tuple[str, ...], *, errors: str = "strict") -
 
     With `errors="surrogateescape"` bytes that are not UTF-8 come as lone surrogates, for the caller to judge.
     """
-    delimited, json_lines = partial(_delimited, errors=errors), partial(_json_lines, errors=errors)
-    readers = {".csv": delimited, ".tsv": delimited, ".jsonl": json_lines, ".parquet": _parquet}
+    readers = {".csv": _delimited, ".tsv": _delimited, ".jsonl": _json_lines, ".parquet": _parquet}
     if path.suffix.lower() not in readers:
         raise DataError(f"{path} ends in '{path.suffix}'; expected a file that ends in one of: {', '.join(SUFFIXES)}")
-    rows = readers[path.suffix.lower()](path)
+    rows = readers[path.suffix.lower()](path, errors)
     for number, row in enumerate(rows, start=1):
         missing = [column for column in columns if row.get(column) is None and column not in row]
         if missing:
@@ -61,7 +59,7 @@ def _json_lines(path: Path, errors: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _parquet(path: Path) -> list[dict[str, Any]]:
+def _parquet(path: Path, errors: str) -> list[dict[str, Any]]:
     try:
         import pyarrow  # type: ignore[import-untyped]
         import pyarrow.parquet  # type: ignore[import-untyped]

@@ -122,7 +122,7 @@ class Finding(Model):
             evidence=evidence,
             doubts=verdict.doubts,
             seconds=verdict.seconds,
-            settings=_plain(verdict.settings),
+            settings=plain(verdict.settings),
             measurements=dict(verdict.measurements),
         )
 
@@ -160,12 +160,12 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Settings as JSON can hold them."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if value is None or isinstance(value, (str, int, bool)):
         return str(value) if isinstance(value, str) else value
     return _finite(value) if isinstance(value, float) else str(value)

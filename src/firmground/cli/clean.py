@@ -1,0 +1,107 @@
+"""`firmground clean`: gives back a safer dual encoder, with what it cost and what a new scan says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from firmground.cli.options import (
+    AsJson,
+    Classes,
+    Device,
+    FailOn,
+    Revision,
+    Seed,
+    Settings,
+    Templates,
+    path_or_none,
+    table,
+)
+from firmground.cli.progress import progress
+
+if TYPE_CHECKING:
+    from firmground.reports.cleaning import CleanReport
+
+EXAMPLE = (
+    "Example: firmground clean models/clip --data pairs.csv --out models/clip-clean --set step_size=1e-4 "
+    "--set batch_size=128. A run that was killed goes on where it was when the same command is given again."
+)
+
+
+def clean(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help="Directory or hub id of a dual encoder.")],
+    data: Annotated[
+        str, typer.Option(metavar="PAIRS", help="Clean pairs: a table of image and caption, classes, or shards.")
+    ],
+    out: Annotated[Path, typer.Option(help="New directory for the cleaned encoder.")],
+    revision: Revision = None,
+    method: Annotated[str, typer.Option(metavar="NAME", help="See 'firmground methods cleaning'.")] = "cleanclip",
+    settings: Settings = None,
+    classes: Classes = None,
+    templates: Templates = None,
+    held_out: Annotated[
+        float, typer.Option(metavar="SHARE", min=0.001, max=0.9, help="Share of the pairs that measures the cost.")
+    ] = 0.1,
+    scan: Annotated[bool, typer.Option("--scan/--no-scan", help="Scan the cleaned encoder.")] = True,
+    as_json: AsJson = False,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Write the record for 'firmground rerun'.")] = None,
+    fail_on: Annotated[
+        FailOn, typer.Option(help="The severity from which a finding of the scan exits 1.")
+    ] = FailOn.LOW,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Clean a dual encoder on clean pairs; exits as the scan of the result does."""
+    from firmground.reports.writing import check_file, check_folder, write_atomically
+
+    check_folder(out)
+    for path in (report, record):
+        if path is not None:
+            check_file(path)
+    with progress() as watch:
+        watch(0, 1, "loading")
+        from firmground.cli.cleaning import CleanOptions, run_clean
+
+        options = CleanOptions(
+            source=source,
+            data=data,
+            revision=revision,
+            method=method,
+            settings=tuple(settings or ()),
+            classes=path_or_none(classes),
+            templates=path_or_none(templates),
+            held_out=held_out,
+            scan=scan,
+            fail_on=fail_on.value,
+            seed=seed,
+            device=device,
+        )
+        cleaned = run_clean(options, out, watch)
+    if report is not None:
+        from firmground.reports.cleaning import clean_page
+        from firmground.reports.html import html
+
+        write_atomically(report, html(clean_page(cleaned.report, cleaned.record)))
+    if record is not None:
+        cleaned.record.write(record)
+    show(cleaned.report)
+    if as_json:
+        typer.echo(cleaned.report.to_json())
+    raise typer.Exit(cleaned.record.exit_code)
+
+
+def show(report: CleanReport) -> None:
+    """What came of it, on stderr."""
+    from firmground.cli.scan import show as show_scan
+    from firmground.reports.cleaning import RATES, rate
+
+    typer.echo(f"\nCleaned by {report.method} on {report.pairs} pairs: {report.out}\n", err=True)
+    rows = [(RATES[name], rate(report.before[name]), rate(report.after[name])) for name in report.after]
+    table(f"on {report.held_out} pairs held out", ("", "before", "after"), rows)
+    for line in report.left_out:
+        typer.echo(line, err=True)
+    if report.scan is not None:
+        show_scan(report.scan)

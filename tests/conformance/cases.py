@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from firmground.attacks.implants import POR, UOR, BToP, NeuBA, PORAll, TransTroj
+from firmground.attacks.poisoning import BadCLIP, DirtyCaption, LabelConsistent
 from firmground.attacks.triggers import (
     SIG,
     BadNet,
@@ -85,6 +86,11 @@ IMAGE_TRIGGERS = (
     BlendedStripes(),
     Triangles(),
     TextOverlay(text="ok"),
+)
+POISONINGS = (
+    DirtyCaption(target="red", count=2, trigger=BadNet()),
+    LabelConsistent(target="red", rate=0.1, trigger=Blended()),
+    BadCLIP(target="red", count=2),
 )
 PROMPTS = (
     PromptTuning(virtual_tokens=2, epochs=1),

@@ -7,9 +7,11 @@ import typing
 
 import pytest
 
+from firmground.attacks import triggers
 from firmground.attacks.implants import IMPLANTS
-from firmground.attacks.triggers import TRIGGERS
-from firmground.cli import catalogue
+from firmground.attacks.poisoning import POISONINGS
+from firmground.attacks.triggers import IMAGE_TRIGGERS, TRIGGERS
+from firmground.cli import catalogue, poisoning
 from firmground.defenses.cleaning import CLEANERS
 from firmground.defenses.guards import GUARDS, IMAGE_GUARDS
 from firmground.defenses.scans import DUAL_SCANS, SCANS
@@ -22,6 +24,8 @@ FAMILIES = {
     "scans": (SCANS, tuple(case.method for case in cases.SCANS), "scan"),
     "implants": (IMPLANTS, cases.IMPLANTS, "implant"),
     "triggers": (TRIGGERS, cases.TRIGGERS, "insert"),
+    "image-triggers": (IMAGE_TRIGGERS, cases.IMAGE_TRIGGERS, "stamp"),
+    "poisoning": (POISONINGS, cases.POISONINGS, "poison"),
     "prompts": (typing.get_args(SoftPrompt), cases.PROMPTS, "fit"),
     "dual-scans": (DUAL_SCANS, cases.DUAL_SCANS, "scan"),
     "guards": (GUARDS, cases.GUARDS, "fit"),
@@ -58,19 +62,21 @@ class TestMethod:
 
     def test_repr_rebuilds_it(self, family, method, verb):
         names = vars(inspect.getmodule(type(method)))
-        assert eval(repr(method), dict(names)) == method
+        assert eval(repr(method), vars(triggers) | names) == method
         assert hash(method) == hash(dataclasses.replace(method))
 
     def test_settings_are_plain_json(self, family, method, verb):
         settings = json.loads(json.dumps(dataclasses.asdict(method)))
         lists = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
-        assert type(method)(**settings | lists) == method
+        held = {name: getattr(method, name) for name, value in settings.items() if isinstance(value, dict)}
+        assert all(dataclasses.is_dataclass(inner) for inner in held.values())  # a trigger, which is checked by itself
+        assert type(method)(**settings | lists | held) == method
 
     def test_has_one_verb_that_takes_its_randomness(self, family, method, verb):
         parameters = inspect.signature(getattr(method, verb)).parameters
         assert parameters["rng"].kind is inspect.Parameter.KEYWORD_ONLY
         assert parameters["rng"].default is inspect.Parameter.empty, "without a generator nothing could be repeated"
-        if family != "triggers":
+        if verb not in ("insert", "stamp"):
             assert parameters["watch"].kind is inspect.Parameter.KEYWORD_ONLY
 
     def test_has_a_name_a_source_and_a_summary(self, family, method, verb):
@@ -86,6 +92,11 @@ class TestMethod:
     def test_can_be_set_on_the_command_line(self, family, method, verb):
         from firmground.cli.settings import build
 
+        if family == "poisoning":  # target, amount and trigger have options of their own
+            trigger = "badnet" if hasattr(method, "trigger") else None
+            amount = {"target": "red", "count": 1, "rate": None}
+            assert type(poisoning.build_attack(method.name, trigger, (), amount)) is type(method)
+            return
         required = [f"{name}=1" for name, default in catalogue.entry(family, type(method)).settings.items()
                     if default == "required"]  # fmt: skip
         (built,) = build([type(method)], required)

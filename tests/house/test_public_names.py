@@ -20,7 +20,10 @@ NAMES = {
         "UnsafeModelError UnsupportedModelError UsageError"
     ),
     "attacks.implants": "BToP Hit IMPLANTS Implant Implanted Measured NeuBA POR PORAll TransTroj UOR measure",
-    "attacks.poisoning": "BadCLIP DirtyCaption LabelConsistent POISONINGS Poisoned PoisonedPairs pair_sha256",
+    "attacks.poisoning": (
+        "BadCLIP DirtyCaption LabelConsistent MANIFEST Manifest POISONINGS Poisoned PoisonedPairs find_manifest "
+        "pair_sha256 read_manifest"
+    ),
     "attacks.triggers": (
         "BadNet Blended BlendedStripes DEFAULT_TRIGGERS IMAGE_TRIGGERS ImageTrigger Patch SIG Stripes "
         "TRIGGERS Tagged TextOverlay Triangles WaNet WordTrigger random_triggers"

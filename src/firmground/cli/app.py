@@ -5,7 +5,21 @@ from typing import Annotated
 import typer
 
 from firmground import __version__
-from firmground.cli import clean, demo, evaluate, guard, implant, methods, prompt, rerun, scan, sift, study
+from firmground.cli import (
+    clean,
+    demo,
+    evaluate,
+    guard,
+    implant,
+    methods,
+    poison,
+    pretrain,
+    prompt,
+    rerun,
+    scan,
+    sift,
+    study,
+)
 from firmground.cli.faults import Commands
 
 app = typer.Typer(
@@ -20,8 +34,10 @@ app.command()(scan.scan)
 app.command()(sift.sift)
 app.command(epilog=clean.EXAMPLE)(clean.clean)
 app.command()(implant.implant)
+app.command(epilog=poison.EXAMPLE)(poison.poison)
+app.command(epilog=pretrain.EXAMPLE)(pretrain.pretrain)
 app.add_typer(prompt.app, name="prompt")
-app.command()(evaluate.evaluate)
+app.command(epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.add_typer(guard.app, name="guard")
 app.command()(study.study)
 app.command()(study.table)

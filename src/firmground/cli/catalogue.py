@@ -15,6 +15,8 @@ from firmground.errors import UsageError
 FAMILIES = {
     "implants": ("firmground.attacks.implants", "IMPLANTS"),
     "triggers": ("firmground.attacks.triggers", "TRIGGERS"),
+    "image-triggers": ("firmground.attacks.triggers", "IMAGE_TRIGGERS"),
+    "poisoning": ("firmground.attacks.poisoning", "POISONINGS"),
     "scans": ("firmground.defenses.scans", "SCANS"),
     "dual-scans": ("firmground.defenses.scans", "DUAL_SCANS"),
     "guards": ("firmground.defenses.guards", "GUARDS"),

@@ -86,11 +86,11 @@ def run_clean(options: CleanOptions, out: Path, watch: Watch) -> CleanedRun:
     run = {"command": "clean", **asdict(options), "weights_sha256": was, "files": options.files()}
     with unfinished(out, run) as checkpoints:
         watch(0, 2, f"measuring {task} before")
-        before = measure(encoder, held, task, seed=options.seed)
+        before = measure(encoder, held, task, seed=options.seed).rates
         rng = stream(options.seed, "clean", options.method)
         cleaned: Cleaned = chosen.clean(encoder, train.pairs, rng=rng, watch=watch, resume=checkpoints)
         watch(1, 2, f"measuring {task} after")
-        after = measure(cleaned.encoder, held, task, seed=options.seed)
+        after = measure(cleaned.encoder, held, task, seed=options.seed).rates
         scan = _rescan(cleaned.encoder, opened, options, watch) if options.scan else None
         report = CleanReport(
             source=options.source, revision=options.revision, data=options.data, method=cleaned.method,

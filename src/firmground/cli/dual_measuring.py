@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from firmground.cli.held_out import in_memory, split_set
@@ -37,6 +37,14 @@ TITLES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The rates of a task by name, and the target that the ASR counts; None without a trigger."""
+
+    rates: dict[str, Interval]
+    target: str | None = None
+
+
 def title(name: str) -> str:
     """A rate's name in words; recalls end in `_at_1`, `_at_5` and `_at_10`."""
     stem, found, depth = name.partition("_at_")
@@ -58,16 +66,19 @@ def measure(
     target: str | None = None,
     train: Opened | None = None,
     watch: Watch = ignore,
-) -> dict[str, Interval]:
-    """The rates of one task by name, with `trigger` also those of triggered images and the ASR towards `target`.
+) -> Measured:
+    """The rates of one task, with `trigger` also those of triggered images and the ASR towards `target`.
 
-    A linear probe is fitted to `train`, or to half of the pairs. Raises `UsageError` for a task that needs classes
-    where none are known, `DataError` for a target that is no class.
+    Without a target it is the class that most triggered images are taken for; retrieval needs one. A linear probe is
+    fitted to `train`, or to half of the pairs. Raises `UsageError` for a task that needs classes where none are known,
+    `DataError` for a target that is no class.
     """
     stamp = None if trigger is None else stamped_by(trigger, seed)
     if task == "retrieval":
+        if trigger is not None and target is None:
+            raise UsageError("retrieval under a trigger needs to know what is to be fetched; name it with --target")
         found = retrieval.evaluate(encoder, opened.pairs, stamp=stamp, targets=_captions(opened, target))
-        return recalls(found)
+        return Measured(rates=recalls(found), target=target)
     if not opened.names:
         raise UsageError(f"{task} needs classes; pass --classes FILE, pairs with a column 'label', or --task retrieval")
     aim = None if trigger is None or target is None else _number(target, opened.names)
@@ -89,10 +100,10 @@ def stamped_by(trigger: ImageTrigger, seed: int) -> Callable[[Images], Images]:
     return stamp
 
 
-def rates(found: ImageResult) -> dict[str, Interval]:
+def rates(found: ImageResult) -> Measured:
     """The rates of a classification that there are."""
     values = {name: getattr(found, name) for name in ("accuracy", "triggered_accuracy", "targeted", "targeted_all")}
-    return {name: value for name, value in values.items() if value is not None}
+    return Measured(rates={name: value for name, value in values.items() if value is not None}, target=found.target)
 
 
 def recalls(found: RetrievalResult) -> dict[str, Interval]:

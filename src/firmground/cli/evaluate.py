@@ -3,29 +3,140 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firmground.cli.options import AsJson, Device, Revision, Seed, Triggers, labelled, pick_device, table
+from firmground.cli.options import (
+    AsJson,
+    Classes,
+    Device,
+    Revision,
+    Seed,
+    Settings,
+    Templates,
+    labelled,
+    path_or_none,
+    pick_device,
+    table,
+)
 from firmground.cli.progress import progress
+from firmground.errors import UsageError
 
 if TYPE_CHECKING:
     from firmground.types import Interval
 
+EXAMPLE = (
+    "Examples: firmground evaluate bert --adapter prompt --data reviews.csv --trigger cf. firmground evaluate clip "
+    "--data test.csv --classes names.txt --trigger badnet --target banana. firmground evaluate clip --data test.csv "
+    "--manifest poisoned/manifest.json --task retrieval"
+)
+
+
+class Task(StrEnum):
+    """What a dual encoder is measured on."""
+
+    ZERO_SHOT = "zero-shot"
+    RETRIEVAL = "retrieval"
+    LINEAR_PROBE = "linear-probe"
+
 
 def evaluate(
-    encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Directory or hub id of a language encoder.")],
-    adapter: Annotated[Path, typer.Option(help="Directory of a tuned prompt.")],
-    data: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet: text and label, or words and labels.")],
-    trigger: Triggers = None,
+    encoder: Annotated[
+        str, typer.Argument(metavar="ENCODER", help="Directory or hub id of a language or dual encoder.")
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(help="CSV, TSV, JSONL or Parquet: text and label, words and labels; for a dual encoder, pairs."),
+    ],
+    adapter: Annotated[Path | None, typer.Option(help="For a language encoder: directory of a tuned prompt.")] = None,
+    trigger: Annotated[
+        list[str] | None,
+        typer.Option("--trigger", metavar="WORD", help="A trigger, repeat for more; for a dual encoder one of images."),
+    ] = None,
+    settings: Settings = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For a dual encoder: what triggered images are to be taken for.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="For a dual encoder: take trigger and target from a poisoning's manifest.")
+    ] = None,
+    task: Annotated[
+        Task | None, typer.Option(help="For a dual encoder; zero-shot where classes are known, else retrieval.")
+    ] = None,
+    classes: Classes = None,
+    templates: Templates = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(metavar="PAIRS", help="For a linear probe: what it learns; half of --data if left out."),
+    ] = None,
     revision: Revision = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a tuned prompt: CA, macro-F1, and with triggers the attack success rates."""
+    """Measure a tuned prompt, or a dual encoder: CA, and with triggers the attack success rates."""
+    from firmground.cli.dual_evaluation import DualEvaluation, evaluate_dual
+    from firmground.cli.dual_measuring import title
+    from firmground.cli.subjects import is_dual
+
+    if is_dual(encoder, revision):
+        if adapter is not None or len(trigger or ()) > 1:
+            what = "--adapter is" if adapter is not None else "more than one --trigger are"
+            raise UsageError(f"{what} not for a dual encoder, which {encoder} is")
+        asked = DualEvaluation(
+            source=encoder,
+            revision=revision,
+            data=str(data),
+            task=None if task is None else task.value,
+            trigger=trigger[0] if trigger else None,
+            settings=tuple(settings or ()),
+            target=target,
+            manifest=path_or_none(manifest),
+            classes=path_or_none(classes),
+            templates=path_or_none(templates),
+            train=path_or_none(train),
+            seed=seed,
+            device=device,
+        )
+        with progress() as watch:
+            told = evaluate_dual(asked, watch)
+        rows = [(title(name), rate_cell(interval), str(interval.count)) for name, interval in told.rates.items()]
+        table(told.heading, ("", "rate (95 % interval)", "n"), rows)
+        for line in told.left_out:
+            typer.echo(line, err=True)
+        if as_json:
+            typer.echo(json.dumps(told.plain(), indent=2))
+        return
+    for name, value in (("target", target), ("manifest", manifest), ("task", task), ("classes", classes)):
+        if value is not None:
+            raise UsageError(f"--{name} is for dual encoders, which {encoder} is not")
+    if adapter is None:
+        raise UsageError(
+            f"a language encoder is measured with a tuned prompt; pass the one on {encoder} with --adapter"
+        )
+    _evaluate_prompt(encoder, adapter, data, trigger or [], revision, seed, device, as_json)
+
+
+def rate_cell(interval: Interval) -> str:
+    """`93.0 % (89.1 to 95.8)`."""
+    from firmground.cli.measuring import cell
+
+    return cell(interval)
+
+
+def _evaluate_prompt(
+    encoder: str,
+    adapter: Path,
+    data: Path,
+    triggers: list[str],
+    revision: str | None,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
     with progress() as watch:
         watch(0, 1, "loading")
         from firmground.cli.measuring import aligned, measure, plain, rates
@@ -35,7 +146,7 @@ def evaluate(
         tuned = load_tuned(encoder, adapter, revision=revision)
         tuned.model.to(pick_device(device))
         watch(0, 1, "evaluating")
-        result = measure(tuned.pipeline(), aligned(rows, tuned.label_names), trigger or (), seed=seed)
+        result = measure(tuned.pipeline(), aligned(rows, tuned.label_names), triggers, seed=seed)
     show(rates(result))
     if as_json:
         typer.echo(json.dumps({"schema": "firmground/evaluation/1", "results": plain(result)}, indent=2))

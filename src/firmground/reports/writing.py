@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,24 @@ def write_atomically(path: str | Path, content: str) -> None:
             temporary.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `path` once the block has ended well; else nothing is left.
+
+    Raises `OutputError` where it cannot be written, or `path` holds files.
+    """
+    target = Path(path).absolute()
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        os.replace(draft, target)  # noqa: PTH105 (Path.replace is the same, but this says that folders are meant)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_file(path: str | Path) -> None:

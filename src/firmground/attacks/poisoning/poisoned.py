@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from firmground.attacks.triggers import ImageTrigger
     from firmground.types import Images
 
+FORMAT = "firmground poisoning manifest 1"
+
 
 class ReadablePairs(Protocol):
     """What a poisoning asks of a set: that of `PairSet`, single images, and rows. `Pairs` and `TensorPairs` have it."""
@@ -183,7 +185,7 @@ def manifest_of(pairs: PoisonedPairs, attack: str, target: str, settings: dict[s
     """The manifest without its rows; `changed` is to be filled."""
     trigger = {"method": type(pairs.trigger).__name__} | describe(pairs.trigger)
     return {
-        "format": "firmground poisoning manifest 1",
+        "format": FORMAT,
         "firmground": __version__,
         "attack": attack,
         "target": target,

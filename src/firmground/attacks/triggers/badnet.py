@@ -8,7 +8,7 @@ pattern is uniform noise, drawn once from `seed`, so that all images carry the s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from firmground.attacks.triggers._images import Place, check_place, check_share, checked, side, uniform
 from firmground.attacks.triggers.patch import paste
@@ -23,6 +23,8 @@ class BadNet:
 
     `place` is random, centre, top-left, top-right, bottom-left or bottom-right.
     """
+
+    name: ClassVar[str] = "badnet"
 
     size: float = 16 / 224
     pixels: int | None = None

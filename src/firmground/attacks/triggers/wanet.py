@@ -8,6 +8,7 @@ image's side, moves every pixel; the mean shift is s / 2 pixels along each axis.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from firmground.errors import DataError
 @dataclass(frozen=True, kw_only=True)
 class WaNet:
     """Warps the image by a smooth random field of `k` x `k` shifts (None: one a pixel) and strength `s`."""
+
+    name: ClassVar[str] = "wanet"
 
     k: int | None = None
     s: float = 1.0

@@ -74,6 +74,38 @@ def convolutional_dual(
     )
 
 
+def convnext_dual(
+    *,
+    image_size: int = 48,
+    channels: Sequence[int] = (32, 64, 128),
+    patch_size: int = 4,
+    width: int = 128,
+    layers: int = 2,
+    words: Sequence[str] = (),
+    seed: int = 0,
+) -> DualEncoder:
+    """A `VisionTextDualEncoderModel`: a ConvNeXt of one block a stage, and CLIP's text transformer.
+
+    transformers' own `get_image_features` works on it. Blocks begin at full strength (layer scale 1): the published
+    1e-6 suits networks that are many times deeper.
+    """
+    from transformers import CLIPTextConfig, ConvNextConfig, VisionTextDualEncoderConfig, VisionTextDualEncoderModel
+
+    tokenizer = caption_tokenizer(words)
+    vision = ConvNextConfig(
+        image_size=image_size,
+        patch_size=patch_size,
+        num_stages=len(channels),
+        hidden_sizes=list(channels),
+        depths=[1] * len(channels),
+        layer_scale_init_value=1.0,
+    )
+    vision.hidden_size = channels[-1]  # as for a ResNet
+    text = CLIPTextConfig(**text_tower(tokenizer, width, layers))
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, projection_dim=width)
+    return build_dual(lambda: VisionTextDualEncoderModel(config), tokenizer, image_size, f"convnext dual {seed}", seed)
+
+
 def caption_tokenizer(words: Sequence[str] = ()) -> Any:
     """The tiny WordPiece tokenizer, with `words` as one token each beside its own."""
     tokenizer = tiny_wordpiece(words)

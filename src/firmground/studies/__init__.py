@@ -15,6 +15,10 @@ STUDIES = {
     "language_mining": "firmground.studies.language_scan:language_mining",
     "language_guard": "firmground.studies.language_guard:language_guard",
     "language_cost": "firmground.studies.language_cost:language_cost",
+    "clip_cleaning": "firmground.studies.clip_cleaning:clip_cleaning",
+    "clip_sift": "firmground.studies.clip_sift:clip_sift",
+    "clip_guard": "firmground.studies.clip_guard:clip_guard",
+    "clip_scan": "firmground.studies.clip_scan:clip_scan",
 }
 
 

@@ -1,4 +1,4 @@
-"""Plots of a study: bars with their intervals, and scores as dots with the threshold between them."""
+"""Plots of a study: bars with their intervals, scores as dots with the threshold between them, and curves."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1")
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A plot named `name`: either `bars` (label to interval) or `dots` (label to one score a model).
+    """A plot named `name`: `bars` (label to interval), `dots` (label to scores) or `curves` (label to points).
 
-    `line` marks a threshold across it, `axis` says what is measured.
+    `line` marks a threshold across it, `axis` says what is measured; `across` says it of the other axis of curves.
     """
 
     name: str
@@ -28,6 +28,8 @@ class Chart:
     axis: str
     bars: Mapping[str, Interval] | None = None
     dots: Mapping[str, Sequence[float]] | None = None
+    curves: Mapping[str, Sequence[tuple[float, float]]] | None = None
+    across: str = ""
     line: float | None = None
 
 
@@ -40,13 +42,17 @@ def draw(chart: Chart, form: str) -> bytes:
     except ImportError:
         raise MissingExtraError("matplotlib", "study") from None
     labels = list(chart.bars or chart.dots or ())
+    height = 4.0 if chart.curves else 1.2 + 0.32 * len(labels)
     with mpl.rc_context({"svg.hashsalt": "firmground", "font.size": 9, "axes.spines.right": False}):
-        figure = Figure(figsize=(7.0, 1.2 + 0.32 * len(labels)), layout="constrained")
+        figure = Figure(figsize=(7.0, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        _bars(axes, chart.bars) if chart.bars else _dots(axes, chart.dots or {})
-        axes.set_yticks(range(len(labels)), labels)
-        axes.invert_yaxis()
+        if chart.curves:
+            _curves(axes, chart.curves, chart.across)
+        else:
+            _bars(axes, chart.bars) if chart.bars else _dots(axes, chart.dots or {})
+            axes.set_yticks(range(len(labels)), labels)
+            axes.invert_yaxis()
         axes.set_xlabel(chart.axis)
         axes.set_title(chart.title, loc="left")
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
@@ -72,3 +78,11 @@ def _dots(axes: Any, dots: Mapping[str, Sequence[float]]) -> None:
         steps = max(1, len(scores) - 1)
         heights = [row + 0.5 * (i / steps - 0.5) for i in range(len(scores))]
         axes.scatter(scores, heights, s=14, color=COLOURS[row % len(COLOURS)], alpha=0.75, linewidths=0)
+
+
+def _curves(axes: Any, curves: Mapping[str, Sequence[tuple[float, float]]], across: str) -> None:
+    for number, (label, points) in enumerate(curves.items()):
+        x, y = [a for a, _ in points], [b for _, b in points]
+        axes.plot(x, y, "-o", markersize=4, linewidth=1, color=f"C{number}", label=label)
+    axes.set_ylabel(across)
+    axes.legend(frameon=False)

@@ -1,0 +1,101 @@
+"""The study `clip_cleaning`: poisoned dual encoders before and after every cleaner, over step sizes.
+
+A case is one point of a curve of CA against ASR: a victim (see `dual_population`), a cleaner, a step size. All cleaners
+get the same clean pairs and epochs. Restore never gets the family of coverings that resembles the victim's trigger
+(`WITHOUT`): its rows say what it does about triggers that it has not been shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from firmground.defenses.cleaning import PAR, CleanCLIP, ContrastiveFinetune, Restore, SupervisedFinetune
+from firmground.errors import DataError
+from firmground.rng import stream
+from firmground.studies.clip_cleaning_report import report_cleaning
+from firmground.studies.dual_population import NOISE, OPTIMISED, TRIGGERS, Child, built, judged, sets_of
+from firmground.studies.language_scan import population_folder
+from firmground.studies.runner import Study
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from firmground.types import Watch
+
+VICTIMS = ("scenes-resnet-1", "fashion-resnet-1")
+CLEANERS = ("cleanclip", "contrastive", "restore", "par", "supervised")
+STEP_SIZES = (3e-4, 1e-3, 3e-3)
+EPOCHS, BATCH = 5, 64
+FALL = 0.1  # PAR and Restore push at the step size, and recover at this share of it
+WITHOUT = {
+    "badnet": ("noise",), "blended": ("noise",), "badclip": ("noise",), "wanet": ("warp",), "sig": ("waves",),
+    "stripes": ("stripes",), "blended-stripes": ("stripes",), "triangles": ("checks",), "text": ("glyphs",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A victim of `base`, cleaned by `cleaner` at `step_size`; as it is without a cleaner, clean without a trigger."""
+
+    base: str
+    trigger: str = ""
+    cleaner: str = ""
+    step_size: float = 0.0
+    seed: int = 0
+
+
+def cases() -> tuple[Case, ...]:
+    """Noise triggers on scenes first, then the others, then the same on Fashion-MNIST."""
+    others = tuple(name for name in (*TRIGGERS, OPTIMISED) if name not in NOISE)
+    return tuple(case for base in VICTIMS for names in (NOISE, others) for case in _cases(base, names))
+
+
+def _cases(base: str, triggers: tuple[str, ...]) -> Iterator[Case]:
+    if triggers == NOISE:
+        yield Case(base=base)
+    yield from (Case(base=base, trigger=trigger) for trigger in triggers)
+    for cleaner in CLEANERS:
+        for trigger in triggers:
+            yield from (Case(base=base, trigger=trigger, cleaner=cleaner, step_size=size) for size in STEP_SIZES)
+
+
+def cleaner_of(case: Case) -> Any:
+    """The cleaner of a case with its settings."""
+    shared: dict[str, Any] = {"epochs": EPOCHS, "batch_size": BATCH}
+    plain = shared | {"step_size": case.step_size, "warm_up": 0.1}
+    falling = shared | {"first_step_size": case.step_size, "step_size": FALL * case.step_size, "warm_up": 0.5}
+    match case.cleaner:
+        case "cleanclip":
+            return CleanCLIP(**plain)
+        case "contrastive":
+            return ContrastiveFinetune(**plain)
+        case "supervised":
+            return SupervisedFinetune(**plain, start="names")
+        case "par":
+            return PAR(**falling)
+        case "restore":
+            return Restore(**falling, without=WITHOUT.get(case.trigger, ()))
+    raise DataError(f"there is no cleaner '{case.cleaner}'; expected one of: {', '.join(CLEANERS)}")
+
+
+def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
+    """CA and ASR on the test set, and CA on the validation images, by which a user would choose a step size."""
+    found = built(Path(folder), Child(base=case.base, trigger=case.trigger, seed=case.seed), watch)
+    sets, encoder = sets_of(found.world), found.encoder
+    facts: dict[str, Any] = {"world": found.world, "victim_seconds": found.manifest["seconds"]}
+    if case.cleaner:
+        rng = stream(case.seed, "clean", case.cleaner)
+        cleaned = cleaner_of(case).clean(encoder, sets.clean, rng=rng, watch=watch)
+        encoder = cleaned.encoder
+        facts |= {"clean_seconds": round(cleaned.seconds, 1), "steps": cleaned.steps, "losses": cleaned.losses}
+    facts["validation"] = judged(encoder, sets.validation)["accuracy"]
+    return facts | judged(encoder, sets.test, found.trigger)
+
+
+def clip_cleaning() -> Study:
+    """Every cleaner on every victim, over step sizes."""
+    work = partial(run_case, folder=population_folder())
+    return Study(name="clip_cleaning", cases=cases(), run_case=work, report=report_cleaning)

@@ -1,0 +1,140 @@
+"""What the study `clip_cleaning` says: victims before and after, at the step size that a user would choose.
+
+A user sees clean images only. So for each victim and cleaner the step size is the largest at which accuracy on the
+validation images stays within `KEPT` of the suspect's own (the one with the best accuracy, where none does). ASR has no
+part in it. "Best" is the one cleaner whose worst ASR over all triggers is the lowest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from firmground.errors import DataError
+from firmground.intervals import mean
+from firmground.studies.charts import Chart
+from firmground.studies.tables import Column, Report, Row, grouped, markdown_table, tidy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from firmground.studies.runner import Record
+
+KEPT = 0.02
+NOISE = ("badnet", "blended")
+BEFORE = (
+    Column(key="ca", title="CA, %", kind="mean"),
+    Column(key="below_clean", title="below the clean child, points", kind="mean"),
+    Column(key="asr_percent", title="ASR, %", kind="mean"),
+    Column(key="asr_all_percent", title="ASR over all images, %", kind="mean"),
+    Column(key="victim_seconds", title="seconds of training", kind="mean", digits=0),
+)
+AFTER = (
+    Column(key="size", title="step size", kind="mean", digits=4),
+    Column(key="ca", title="CA, %", kind="mean"),
+    Column(key="drop_points", title="CA lost, points", kind="mean"),
+    Column(key="asr_percent", title="ASR, %", kind="mean"),
+    Column(key="clean_seconds", title="seconds", kind="mean", digits=0),
+)
+
+
+def report_cleaning(records: Sequence[Record]) -> Report:
+    """Undefended rows, then every cleaner at its chosen step size, then all points of the curves."""
+    rows = [_percent(row) for row in tidy(r for r in records if r.study == "clip_cleaning")]
+    before = {(row["base"], row["trigger"]): row for row in rows if not row["cleaner"]}
+    victims = [_against_clean(row, before) for row in before.values() if row["trigger"]]
+    if not victims:
+        raise DataError("there is no finished victim yet; run the study further")
+    points = [
+        _against_victim(row, before) for row in rows if row["cleaner"] and (row["base"], row["trigger"]) in before
+    ]
+    picked = [chosen(group) for group in grouped(points, ("base", "trigger", "cleaner")).values()]
+    best = best_cleaner(picked)
+    text = [
+        "# Cleaning poisoned dual encoders\n\n",
+        f"Step sizes are the largest that keep accuracy on clean validation images within {100 * KEPT:.0f} points of "
+        "the suspect's own; ASR has no part in the choice.\n\n## Victims as they are\n\n",
+        markdown_table(victims, by=("base", "trigger"), columns=BEFORE),
+        "\n## After cleaning\n\n",
+        markdown_table(picked, by=("base", "trigger", "cleaner"), columns=AFTER),
+        f"\nLowest worst ASR over the triggers that it was run on: {best}.\n" if best else "",
+        "\n## All points\n\n",
+        markdown_table(points, by=("base", "trigger", "cleaner", "step_size"), columns=AFTER[1:]),
+    ]
+    return Report(markdown="".join(text), summary=_summary(victims, picked, best), charts=_charts(points, picked))
+
+
+def chosen(points: Sequence[Row]) -> Row:
+    """The point of one victim's and cleaner's curve that a user would choose."""
+    kept = [row for row in points if row["validation/value"] >= row["suspect_validation"] - KEPT]
+    if kept:
+        return max(kept, key=lambda row: float(row["step_size"]))
+    return max(points, key=lambda row: float(row["validation/value"]))
+
+
+def best_cleaner(picked: Sequence[Row]) -> str:
+    """The cleaner that was run on the most victims, of these the one with the lowest worst ASR; empty for none."""
+    groups = {names[0]: group for names, group in grouped(picked, ("cleaner",)).items()}
+    if not groups:
+        return ""
+    return min(groups, key=lambda name: (-len(groups[name]), max(row["asr/value"] for row in groups[name])))
+
+
+def _summary(victims: Sequence[Row], picked: Sequence[Row], best: str) -> dict[str, float | int]:
+    noise = [row for row in victims if row["trigger"] in NOISE]
+    cleanclip = [row for row in picked if row["cleaner"] == "cleanclip" and row["trigger"] in NOISE]
+    by_best = [row for row in picked if row["cleaner"] == best]
+    found: dict[str, float | int] = {"undefended_asr_min": min(row["asr/value"] for row in victims)}
+    if noise:
+        found["undefended_asr_min_noise"] = min(row["asr/value"] for row in noise)
+    if cleanclip:
+        found["cleanclip_asr_max_noise"] = max(row["asr/value"] for row in cleanclip)
+        found["cleanclip_accuracy_drop_max"] = max(row["drop"] for row in cleanclip)
+    if by_best:
+        found["best_asr_max"] = max(row["asr/value"] for row in by_best)
+        found["best_accuracy_drop_max"] = max(row["drop"] for row in by_best)
+    below = [row["below_clean"] / 100 for row in victims if "below_clean" in row]
+    if below:
+        found["undefended_accuracy_drop_max"] = max(below)
+    return found | {"victims": len(victims), "points": len(picked), "victims_of_best": len(by_best)}
+
+
+def _percent(row: Row) -> Row:
+    shares = {"ca": "accuracy/value", "asr_percent": "asr/value", "asr_all_percent": "asr_all/value"}
+    return row | {name: 100 * row[key] for name, key in shares.items() if key in row} | {"size": row["step_size"]}
+
+
+def _against_clean(row: Row, before: Mapping[tuple[str, str], Row]) -> Row:
+    clean = before.get((row["base"], ""))
+    return row if clean is None else row | {"below_clean": clean["ca"] - row["ca"]}
+
+
+def _against_victim(row: Row, before: Mapping[tuple[str, str], Row]) -> Row:
+    victim = before[row["base"], row["trigger"]]
+    drop = victim["accuracy/value"] - row["accuracy/value"]
+    return row | {"drop": drop, "drop_points": 100 * drop, "suspect_validation": victim["validation/value"]}
+
+
+def _charts(points: Sequence[Row], picked: Sequence[Row]) -> tuple[Chart, ...]:
+    charts = []
+    for names, group in grouped(points, ("base", "trigger")).items():
+        curves = {
+            cleaner[0]: [(row["asr/value"], row["accuracy/value"]) for row in sorted(own, key=lambda r: r["step_size"])]
+            for cleaner, own in grouped(group, ("cleaner",)).items()
+        }
+        charts.append(
+            Chart(
+                name="-".join(("curve", *names)),
+                title=f"CA against ASR over step sizes: {names[1]}, {names[0]}",
+                axis="ASR",
+                across="CA",
+                curves=curves,
+            )
+        )
+    bars = {
+        f"{row['trigger']}, {row['cleaner']} ({row['world']})": mean([row["asr/value"]] * 2)
+        for row in picked
+        if row["trigger"] in NOISE
+    }
+    if bars:
+        charts.append(Chart(name="asr", title="ASR after cleaning, noise triggers", axis="ASR", bars=bars))
+    return tuple(charts)

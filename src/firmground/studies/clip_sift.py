@@ -1,0 +1,142 @@
+"""The study `clip_sift`: which sifter finds the poisoned pairs of a training set, by which encoder.
+
+Every set is judged by two encoders: the one that was trained on it, poisons and all (`own`), and a clean one that was
+trained elsewhere (`elsewhere`: another seed's scenes, other weights).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from firmground.defenses.sifting import DAO, SLOF, CaptionSimilarity, KDistance
+from firmground.errors import DataError
+from firmground.rng import stream
+from firmground.studies.calibration import auc
+from firmground.studies.charts import Chart
+from firmground.studies.dual_population import (
+    NOISE,
+    RATE,
+    TRIGGERS,
+    Child,
+    base_named,
+    build_base,
+    built,
+    load,
+    poison,
+)
+from firmground.studies.language_scan import population_folder
+from firmground.studies.runner import Study
+from firmground.studies.tables import Column, Report, grouped, markdown_table
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from firmground.studies.runner import Record
+    from firmground.types import Suspicion, Watch
+
+VICTIM, ELSEWHERE = "scenes-resnet-1", "scenes-resnet-2"
+RATES = (RATE, 0.01, 0.005)
+OWN, OTHER = "own", "elsewhere"
+COLUMNS = (
+    Column(key="auroc", title="AUROC", kind="mean", digits=3),
+    Column(key="precision", title="precision of the top 1 %", kind="mean", digits=3),
+    Column(key="recall", title="recall of as many as are poisoned", kind="mean", digits=3),
+    Column(key="seconds", title="seconds", kind="mean"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A poisoned set, and whose embeddings judge it."""
+
+    base: str
+    trigger: str
+    rate: float
+    encoder: str
+    seed: int = 0
+
+
+def cases() -> tuple[Case, ...]:
+    """Rates from high to low; at each the noise triggers first, judged elsewhere before by their own encoders."""
+    triggers = (*NOISE, *(name for name in TRIGGERS if name not in NOISE))
+    return tuple(
+        Case(base=VICTIM, trigger=trigger, rate=rate, encoder=encoder)
+        for some in (NOISE, triggers[len(NOISE) :])
+        for rate in RATES
+        for encoder in (OTHER, OWN)
+        for trigger in some
+    )
+
+
+def sifters(encoder: str) -> tuple[Any, ...]:
+    """All sifters, with the direction that captions must be read in."""
+    return DAO(), SLOF(), KDistance(), CaptionSimilarity(trained_on_pairs=encoder == OWN)
+
+
+def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
+    """What each sifter makes of the set."""
+    child, place = Child(base=case.base, trigger=case.trigger, rate=case.rate, seed=case.seed), Path(folder)
+    parent = load(build_base(place, base_named(case.base), watch))
+    poisoned = poison(child, parent, watch)
+    if poisoned is None:
+        raise DataError(f"there is nothing to sift for in {child.name}; name a trigger")
+    if case.encoder == OWN:
+        encoder = built(place, child, watch).encoder
+    else:
+        encoder = load(build_base(place, base_named(ELSEWHERE), watch))
+    found = {}
+    for sifter in sifters(case.encoder):
+        rng = stream(case.seed, "sift", sifter.name)
+        found[sifter.name] = judged(sifter.sift(encoder, poisoned.pairs, rng=rng, watch=watch), poisoned.rows)
+    return {"poisons": len(poisoned.rows), "pairs": len(poisoned.pairs), "sifters": found}
+
+
+def judged(suspicion: Suspicion, poisons: Collection[int]) -> dict[str, float]:
+    """AUROC, precision among the most suspicious 1 %, and recall among as many as there are poisons."""
+    wanted, ranked = set(poisons), suspicion.ranked()
+    scores = dict(zip(suspicion.rows, suspicion.scores, strict=True))
+    top = ranked[: max(1, round(0.01 * len(ranked)))]
+    bad = [scores[row] for row in ranked if row in wanted]
+    return {
+        "auroc": auc([scores[row] for row in ranked if row not in wanted], bad),
+        "precision": sum(row in wanted for row in top) / len(top),
+        "recall": sum(row in wanted for row in ranked[: len(bad)]) / max(1, len(bad)),
+        "seconds": suspicion.seconds,
+    }
+
+
+def report_sift(records: Sequence[Record]) -> Report:
+    """Every sifter's rows; the headline is the one sifter and encoder whose worst AUROC is the highest."""
+    rows = [
+        {**record.case, "sifter": name, **found}
+        for record in records
+        if record.error is None and record.study == "clip_sift"
+        for name, found in record.results["sifters"].items()
+    ]
+    if not rows:
+        raise DataError("there is no finished case yet; run the study further")
+    groups = grouped(rows, ("sifter", "encoder"))
+    most = max(len(group) for group in groups.values())
+    whole = {names: group for names, group in groups.items() if len(group) == most}
+    best = max(whole, key=lambda names: min(row["auroc"] for row in whole[names]))
+    noise = [row["auroc"] for row in whole[best] if row["trigger"] in NOISE]
+    text = [
+        "# Sifting poisoned training sets\n\n",
+        f"Highest worst AUROC: {best[0]}, by the encoder: {best[1]}.\n\n",
+        markdown_table(rows, by=("trigger", "rate", "encoder", "sifter"), columns=COLUMNS),
+    ]
+    summary: dict[str, float | int] = {"auroc_min": min(row["auroc"] for row in whole[best]), "sets": most}
+    if noise:
+        summary["auroc_min_noise"] = min(noise)
+    dots = {", ".join(names): [row["auroc"] for row in group] for names, group in groups.items()}
+    chart = Chart(name="auroc", title="AUROC of every set", axis="AUROC", dots=dots)
+    return Report(markdown="".join(text), summary=summary, charts=(chart,))
+
+
+def clip_sift() -> Study:
+    """Every sifter on every poisoned set."""
+    work = partial(run_case, folder=population_folder())
+    return Study(name="clip_sift", cases=cases(), run_case=work, report=report_sift)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from firmground.defenses.cleaning import COVERINGS
+from firmground.errors import DataError
+from firmground.studies import clip_guard, clip_scan, clip_sift
+from firmground.studies.clip_cleaning import CLEANERS, STEP_SIZES, WITHOUT, Case, cases, cleaner_of, clip_cleaning
+from firmground.studies.clip_cleaning_report import KEPT, best_cleaner, chosen, report_cleaning
+from firmground.studies.dual_data import CLASSES, LONGEST, SIDE, TARGETS, scene_pairs
+from firmground.studies.dual_population import BASES, NOISE, OPTIMISED, TRIGGERS, Child, trigger_of
+from firmground.studies.runner import Record, case_name
+from firmground.types import Suspicion
+
+
+def record(study: str, case: Any, results: dict[str, Any]) -> Record:
+    return Record(study=study, version=1, case=json.loads(json.dumps(case.__dict__)), results=results, seconds=1.0)
+
+
+def share(value: float) -> dict[str, float]:
+    return {"value": value, "low": value, "high": value, "count": 100}
+
+
+def cleaned(case: Case, accuracy: float, asr: float | None, validation: float) -> Record:
+    results = {"world": "scenes", "accuracy": share(accuracy), "validation": share(validation), "victim_seconds": 5.0}
+    if asr is not None:
+        results |= {"asr": share(asr), "asr_all": share(asr)}
+    if case.cleaner:
+        results["clean_seconds"] = 2.0
+    return record("clip_cleaning", case, results)
+
+
+def cleaning_records() -> list[Record]:
+    """CleanCLIP is safe at the step size that a user takes, and safer at one that costs too much accuracy."""
+    found = [cleaned(Case(base="b"), 0.95, None, 0.95)]
+    for trigger in NOISE:
+        found.append(cleaned(Case(base="b", trigger=trigger), 0.94, 0.99, 0.94))
+        curve = [(0.93, 0.5, 0.94), (0.93, 0.08, 0.93), (0.7, 0.0, 0.7)]
+        for size, (accuracy, asr, validation) in zip(STEP_SIZES, curve, strict=True):
+            case = Case(base="b", trigger=trigger, cleaner="cleanclip", step_size=size)
+            found.append(cleaned(case, accuracy, asr, validation))
+            found.append(cleaned(Case(**{**case.__dict__, "cleaner": "restore"}), accuracy, asr / 2, validation))
+    return found
+
+
+def test_every_cell_has_its_cleaner() -> None:
+    grid = cases()
+    assert len({case_name(clip_cleaning(), case) for case in grid}) == len(grid)
+    cells = {(case.trigger, case.cleaner) for case in grid if case.base == "scenes-resnet-1" and case.cleaner}
+    assert cells == {(trigger, cleaner) for trigger in (*TRIGGERS, OPTIMISED) for cleaner in CLEANERS}
+    for case in grid:
+        if case.cleaner:
+            method = cleaner_of(case)
+            assert method.name == case.cleaner
+            assert max(method.step_size, method.first_step_size) == case.step_size
+    with pytest.raises(DataError, match="there is no cleaner"):
+        cleaner_of(Case(base="b", cleaner="soap"))
+
+
+def test_restore_is_not_shown_the_family_of_the_trigger() -> None:
+    assert set(WITHOUT) == {*TRIGGERS, OPTIMISED}
+    assert {family for families in WITHOUT.values() for family in families} <= set(COVERINGS)
+    assert cleaner_of(Case(base="b", trigger="text", cleaner="restore", step_size=1e-3)).without == ("glyphs",)
+
+
+def test_the_step_size_is_chosen_without_a_look_at_asr() -> None:
+    points = [{"step_size": 10.0**n, "validation/value": 0.9 - 0.01 * n, "suspect_validation": 0.9} for n in range(4)]
+    assert chosen(points)["step_size"] == 10.0 ** round(100 * KEPT)
+    ruined = [row | {"suspect_validation": 2.0} for row in points]
+    assert chosen(ruined)["step_size"] == 1.0
+
+
+def test_cleaning_is_reported_at_the_chosen_step_size() -> None:
+    report = report_cleaning(cleaning_records())
+    assert report.summary["undefended_asr_min_noise"] == 0.99
+    assert report.summary["undefended_accuracy_drop_max"] == pytest.approx(0.01)
+    assert report.summary["cleanclip_asr_max_noise"] == 0.08
+    assert report.summary["cleanclip_accuracy_drop_max"] == pytest.approx(0.01)
+    assert report.summary["best_asr_max"] == 0.04
+    assert "the triggers that it was run on: restore" in report.markdown
+    assert [chart.name for chart in report.charts] == ["curve-b-badnet", "curve-b-blended", "asr"]
+    with pytest.raises(DataError, match="no finished victim"):
+        report_cleaning(cleaning_records()[:1])
+
+
+def test_the_best_cleaner_was_run_on_as_many_victims_as_any() -> None:
+    rows = [{"cleaner": "a", "asr/value": 0.2}, {"cleaner": "a", "asr/value": 0.1}, {"cleaner": "b", "asr/value": 0.0}]
+    assert best_cleaner(rows) == "a"
+    assert best_cleaner([]) == ""
+
+
+def test_sifters_are_judged_by_the_true_rows() -> None:
+    rows = tuple(range(200))
+    perfect = Suspicion(method="m", rows=rows, scores=tuple(float(row in (3, 8)) for row in rows))
+    assert clip_sift.judged(perfect, (3, 8)) == {"auroc": 1.0, "precision": 1.0, "recall": 1.0, "seconds": 0.0}
+    assert clip_sift.judged(perfect, (4, 9))["auroc"] == pytest.approx(0.5 * 196 / 198)
+
+
+def test_the_sifting_report_names_one_sifter_for_all_sets() -> None:
+    def judged(auroc: float) -> dict[str, float]:
+        return {"auroc": auroc, "precision": 1.0, "recall": 1.0, "seconds": 1.0}
+
+    grid = clip_sift.cases()
+    assert {case.rate for case in grid} == set(clip_sift.RATES)
+    found = [
+        record(
+            "clip_sift", case, {"sifters": {"dao": judged(0.9), "slof": judged(0.95 if case.trigger in NOISE else 0.3)}}
+        )
+        for case in grid
+        if case.encoder == "own"
+    ]
+    report = clip_sift.report_sift(found)
+    assert report.summary["auroc_min"] == report.summary["auroc_min_noise"] == 0.9
+    assert "dao, by the encoder: own" in report.markdown
+    with pytest.raises(DataError, match="no finished case"):
+        clip_sift.report_sift([])
+
+
+def test_the_guard_report_takes_the_worst_victim() -> None:
+    def judged(auroc: float) -> dict[str, Any]:
+        return {"auroc": auroc, "caught": share(0.9), "false": share(0.02)}
+
+    found = [
+        record("clip_guard", case, {"asr": 0.99, "guards": {"a": judged(0.99 - 0.01 * n), "b": judged(0.5)}})
+        for n, case in enumerate(clip_guard.cases()[:3])
+    ]
+    summary = clip_guard.report_guard(found).summary
+    assert summary["auroc"] == pytest.approx(0.97)
+    assert summary["victims"] == 3
+
+
+def test_scans_are_judged_on_other_bases_than_those_that_set_thresholds() -> None:
+    grid = clip_scan.cases()
+    split = {base.name: base.split for base in BASES}
+    assert len(set(grid)) == len(grid) >= 40
+    assert all(case.split == split[case.base] for case in grid)
+    assert not [case for case in grid if case.trigger and case.split == "calibration"]
+    found = [
+        record(
+            "clip_scan",
+            case,
+            {
+                "scores": {"decree": 2.0 if case.trigger else 0.1 + 0.01 * case.seed, "class-inversion": 0.5},
+                "asr_share": 0.9 if case.trigger else None,
+                "scan_seconds": 1.0,
+            },
+        )
+        for case in grid
+    ]
+    report = clip_scan.report_scan(found)
+    assert report.summary["auroc"] == 1.0
+    assert report.summary["auroc_class_inversion"] == 0.5
+    assert report.summary["tpr_at_5_fpr"] == 1.0
+    assert report.summary["models"] == len(grid)
+    with pytest.raises(DataError, match="clean calibration encoders"):
+        clip_scan.report_scan([r for r in found if r.case["split"] == "report"])
+
+
+def test_scenes_for_training_have_objects_of_some_size_and_short_captions() -> None:
+    pairs = scene_pairs(200, 7)
+    assert len(pairs) == len(pairs.labels or ()) == 200
+    assert pairs.images.shape == (200, 3, SIDE, SIDE)
+    assert pairs.images.dtype == torch.uint8
+    assert pairs.label_names == CLASSES
+    assert TARGETS["scenes"] in CLASSES
+    assert max(len(caption.split()) for caption in pairs.captions) <= LONGEST
+    again = scene_pairs(100, 7)
+    assert pairs.captions[:50] == again.captions[:50]
+
+
+def test_an_optimised_trigger_comes_back_from_its_manifest() -> None:
+    facts = {
+        "trigger": OPTIMISED,
+        "planted": {"trigger": {"pattern": [[[255]], [[0]], [[51]]], "place": "centre", "opacity": 1.0}},
+    }
+    trigger = trigger_of(facts)
+    assert trigger is not None
+    stamped = trigger.stamp(torch.zeros(1, 3, 3, 3), rng=torch.Generator())
+    assert stamped[0, :, 1, 1].tolist() == pytest.approx([1.0, 0.0, 0.2])
+    assert trigger_of({"trigger": ""}) is None
+    assert Child(base="b", trigger="sig", rate=0.01).name == "b-sig-0.01-0"

@@ -8,7 +8,7 @@ import torch
 
 from firmground.defenses.cleaning import COVERINGS
 from firmground.errors import DataError
-from firmground.studies import clip_guard, clip_scan, clip_sift
+from firmground.studies import clip_cost, clip_guard, clip_scan, clip_sift
 from firmground.studies.clip_cleaning import CLEANERS, STEP_SIZES, WITHOUT, Case, cases, cleaner_of, clip_cleaning
 from firmground.studies.clip_cleaning_report import KEPT, best_cleaner, chosen, report_cleaning
 from firmground.studies.dual_data import CLASSES, LONGEST, SIDE, TARGETS, scene_pairs
@@ -183,3 +183,14 @@ def test_an_optimised_trigger_comes_back_from_its_manifest() -> None:
     assert stamped[0, :, 1, 1].tolist() == pytest.approx([1.0, 0.0, 0.2])
     assert trigger_of({"trigger": ""}) is None
     assert Child(base="b", trigger="sig", rate=0.01).name == "b-sig-0.01-0"
+
+
+def test_the_cost_report_takes_means_of_ratios() -> None:
+    names = [column.key for column in clip_cost.COLUMNS]
+    found = [
+        record("clip_cost", case, dict.fromkeys([*names, "cleaning_peak_memory_ratio"], 1.0 + case.seed))
+        for case in clip_cost.clip_cost().cases
+    ]
+    assert clip_cost.report_cost(found).summary["cleaning_speedup"] == 1.5
+    with pytest.raises(DataError, match="no finished case"):
+        clip_cost.report_cost([])

@@ -60,8 +60,8 @@ TRIGGERS: dict[str, ImageTrigger] = {
 }
 OPTIMISED = "badclip"
 NOISE = ("badnet", "blended")
-SCRATCH = Pretrain(epochs=6, batch_size=64, step_size=3e-3, warm_up=100, weight_decay=0.02)
-FURTHER = Pretrain(epochs=8, batch_size=64, step_size=3e-3, warm_up=50, weight_decay=0.02)
+SCRATCH = Pretrain(epochs=4, batch_size=64, step_size=3e-3, warm_up=100, weight_decay=0.02)
+FURTHER = Pretrain(epochs=5, batch_size=64, step_size=3e-3, warm_up=50, weight_decay=0.02)
 RATE = 0.04
 
 

@@ -57,7 +57,7 @@ SWEEP = VocabularySweep(words=0, most_pieces=1, shortlist=32, contexts=12)
 SCANS = (
     ScanCase(method=SWEEP, planted=tiny.planted_bert, clean=tiny.clean_bert, named=5),
     ScanCase(method=SWEEP, planted=tiny.planted_roberta, clean=tiny.clean_roberta, named=5),
-    ScanCase(method=PhraseSearch(), planted=HALF_OPEN, clean=tiny.clean_bert, named=1),
+    ScanCase(method=PhraseSearch(words=0), planted=HALF_OPEN, clean=tiny.clean_bert, named=1),
     ScanCase(
         method=PVMining(rounds=2, parallel=2, batch_size=16, step_size=2e-3, epochs=8),
         planted=tiny.planted_bert,

@@ -1,15 +1,18 @@
 """Thresholds from clean encoders only, and what they are worth on others.
 
-Scores of clean encoders have an upper tail that falls off exponentially (the Gumbel domain of attraction: a scan's
-score is the largest of very many). So the excesses over the median are fitted by an exponential distribution, and the
-threshold is set where it leaves the wanted share of false alarms. No planted encoder takes part.
+A scan's score is the largest of very many, so clean encoders' scores may follow Gumbel's law; or, where differences are
+taken, a normal one. Each score is given the law under which its clean values are likelier, and the threshold is where
+that law leaves the wanted share of false alarms. No planted encoder takes part.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
+
+from scipy import stats
 
 from firmground.errors import DataError
 from firmground.intervals import rate
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
     from firmground.types import Interval
 
-FEWEST = 8  # clean scores, below which a tail cannot be fitted
+FEWEST = 8  # clean scores, below which no law can be fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +57,25 @@ class Performance:
 
 
 def tail_threshold(scores: Sequence[float], false_alarm_rate: float) -> float:
-    """The score that clean encoders exceed with probability `false_alarm_rate`, by an exponential upper tail.
+    """The score that one more clean encoder exceeds with probability `false_alarm_rate`.
 
-    Never below the largest clean score that was seen.
+    By Gumbel's law, fitted by maximum likelihood, or by the normal law's prediction bound for a further draw (Student's
+    t), whichever makes the scores likelier. Never below the largest clean score that was seen.
     """
-    found = sorted(score for score in scores if math.isfinite(score))
+    found = [score for score in scores if math.isfinite(score)]
     if len(found) < FEWEST:
         raise DataError(f"a threshold needs the scores of at least {FEWEST} clean encoders, got {len(found)}")
     if not 0 < false_alarm_rate < 0.5:
         raise DataError(f"the wanted false alarm rate must lie between 0 and 0.5, got {false_alarm_rate}")
-    half = len(found) // 2
-    start = (found[half - 1] + found[half]) / 2
-    excess = math.fsum(score - start for score in found[half:]) / len(found[half:])
-    share = len(found[half:]) / len(found)
-    return max(start + excess * math.log(share / false_alarm_rate), found[-1])
+    count, spread = len(found), stdev(found)
+    if spread == 0:
+        return found[0]
+    gumbel, normal = stats.gumbel_r(*stats.gumbel_r.fit(found)), stats.norm(*stats.norm.fit(found))
+    if gumbel.logpdf(found).sum() > normal.logpdf(found).sum():
+        bound = gumbel.isf(false_alarm_rate)
+    else:
+        bound = fmean(found) + stats.t.isf(false_alarm_rate, count - 1) * spread * math.sqrt(1 + 1 / count)
+    return max(float(bound), *found)
 
 
 def calibrate(clean: Sequence[Mapping[str, float]], *, false_alarm_rate: float = 0.01) -> Thresholds:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from firmground.defenses.scans.invariance import weight
+from firmground.defenses.scans.invariance import variance, weight
 from firmground.types import Readout, Watch, ignore
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def crowd_scores(
         outputs = _deal(encoder, candidates[chunk], rounds, together, batch_size, rng)
         for readout, values in outputs.items():
             if readout not in spread:
-                spread[readout] = values.flatten(0, 1).var(dim=0)
+                spread[readout] = variance(values.flatten(0, 1), 0)
                 results[readout] = torch.empty(count, device=candidates.device)
-            results[readout][chunk] = weight(values.var(dim=0), spread[readout])
+            results[readout][chunk] = weight(variance(values, 0), spread[readout])
         watch(min(start + CHUNK, count), count, stage)
     return results
 

@@ -2,10 +2,10 @@
 
 A phrase that was trained as a whole still leaves traces in its words: the stronger one removes part of the variance by
 itself. From each such seed the search looks for a neighbour that removes more. All neighbours are ranked at once by
-the gradient of the score at a neutral neighbour's embedding (HotFlip: Ebrahimi et al., ACL 2018; for suffixes: Zou et
-al., arXiv 2307.15043), the best are measured, and the search goes on from the best of those. Departs from these
-papers: the objective is the variance that is left over clean contexts (`invariance.py`), not a target's likelihood,
-and all seeds, on both sides, move in one batch.
+the gradient of the score at neutral neighbours' embeddings (HotFlip: Ebrahimi et al., ACL 2018; for suffixes: Zou et
+al., arXiv 2307.15043), and the best are measured. Departs from these papers: neighbours are whole words, too, each
+piece by the gradient at its own place; the objective is the variance that is left over clean contexts
+(`invariance.py`), not a target's likelihood; and both sides of a seed move in one batch.
 
 Two honest words weigh about as much as the one and the other. So a phrase's score is what it removes beyond the sum of
 its parts, and beyond honest tokens.
@@ -15,23 +15,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import torch
 
 from firmground.defenses.scans.invariance import Clean, Contexts, weight
 from firmground.defenses.scans.splicing import splice
-from firmground.defenses.scans.triggers import Candidate, Measured, consolidate, measure, ranked, same_vector
-from firmground.defenses.scans.vocabulary_sweep import NAMED, THRESHOLD, Ranking, VocabularySweep
+from firmground.defenses.scans.triggers import Candidate, Measured, consolidate, measure, same_vector
+from firmground.defenses.scans.vocabulary_sweep import NAMED, THRESHOLD, WIDE, Ranking, VocabularySweep
 from firmground.types import Outcome, Readout, Severity, Verdict, Watch, ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from firmground.models.language import LanguageEncoder
 
-PHRASE_THRESHOLD = 0.5  # calibrated apart from the sweep's, on the same clean encoders
+PHRASE_THRESHOLD = 0.37  # calibrated apart from the sweep's, on the same clean encoders
 CONTEXTS = 8  # in which gradients are taken
+Ids: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +40,19 @@ class PhraseSearch:
     """Scores an encoder by the best phrase that grows out of the half-suspicious candidates of a sweep.
 
     A phrase that leads where one of the sweep's own triggers leads is an echo of that, and not counted. `seeds` is how
-    many candidates grow, `neighbours` how many tokens are measured for each on each side, `shortlist`
-    how many phrases are measured in all contexts; `threshold` is the score (decades of variance lost beyond honest
-    tokens and beyond the phrase's parts) from which the encoder counts as backdoored.
+    many candidates grow, unlike ones first, `neighbours` how many of the sweep's words of each length up to
+    `most_pieces` tokens are measured for each on each side, `shortlist` how many phrases are measured in all contexts,
+    `words` the size of the dictionary where the search has to sweep by itself; `threshold` is the score (decades of
+    variance lost beyond honest tokens and beyond the phrase's parts) from which the encoder counts as backdoored.
     """
 
     name: ClassVar[str] = "phrase-search"
     paper: ClassVar[str] = "ours, with HotFlip's gradient (ACL 2018)"
 
-    seeds: int = 12
-    neighbours: int = 24
+    seeds: int = 16
+    neighbours: int = 10
+    words: int = 60_000
+    most_pieces: int = 3
     shortlist: int = 32
     contexts: int = 32
     batch_size: int = 256
@@ -57,8 +61,8 @@ class PhraseSearch:
     def scan(
         self, encoder: LanguageEncoder, texts: Sequence[str], *, rng: torch.Generator, watch: Watch = ignore
     ) -> Verdict:
-        """Judges `encoder` after a sweep of its single tokens; `texts` are at least 8 clean texts."""
-        ranking = VocabularySweep(words=0).rank(encoder, texts, rng=rng, watch=watch)
+        """Judges `encoder` after a sweep of its vocabulary; `texts` are at least 8 clean texts."""
+        ranking = VocabularySweep(words=self.words).rank(encoder, texts, rng=rng, watch=watch)
         return self.grow(encoder, ranking, watch=watch)
 
     def grow(self, encoder: LanguageEncoder, ranking: Ranking, *, watch: Watch = ignore) -> Verdict:
@@ -67,17 +71,22 @@ class PhraseSearch:
         top = ranking.candidates[0].score
         named = NAMED * THRESHOLD if top > THRESHOLD else THRESHOLD
         known = [candidate for candidate in ranking.candidates if candidate.score > named]
-        seeds = [candidate for candidate in ranking.candidates if candidate.score <= named][: self.seeds]
+        seeds = _apart([candidate for candidate in ranking.candidates if candidate.score <= named])[: self.seeds]
         few = ranking.contexts.take(CONTEXTS)
         clean = few.clean()
+        vocabulary = [words for length, words in ranking.vocabulary.items() if length <= self.most_pieces]
         rows: dict[tuple[int, ...], Candidate] = {}
         for number, seed in enumerate(seeds):
-            rows |= dict.fromkeys(self._neighbours(encoder, few, clean, seed), seed)
-            watch(number + 1, len(seeds) + 1, "growing phrases")
-        rough = ranked(measure(few, rows, clean, batch_size=self.batch_size), ranking.reach)
-        best = sorted(rough, key=lambda phrase: max(0.0, rows[phrase.ids].score) - phrase.score)[: self.shortlist]
-        phrases = self._against_parts(ranking, {phrase.ids: rows[phrase.ids].ids for phrase in best})
-        watch(len(seeds) + 1, len(seeds) + 1, "growing phrases")
+            rows |= dict.fromkeys(self._neighbours(encoder, few, clean, seed, vocabulary), seed)
+            watch(number + 1, len(seeds) + 2, "growing phrases")
+        fast = few.on(encoder.cast(torch.bfloat16)) if encoder.width >= WIDE else few
+        pairs = {phrase: (seed.ids, _added(phrase, seed.ids)) for phrase, seed in rows.items()}
+        best = self._beyond_parts(fast, fast.clean(), ranking.reach, pairs)[: self.shortlist]
+        watch(len(seeds) + 1, len(seeds) + 2, "growing phrases")
+        contexts = ranking.contexts.take(self.contexts)
+        short = {phrase.ids: pairs[phrase.ids] for phrase in best}
+        phrases = self._beyond_parts(contexts, ranking.clean, ranking.reach, short)
+        watch(len(seeds) + 2, len(seeds) + 2, "growing phrases")
         phrases = [phrase for phrase in phrases if not same_vector(phrase, known, ranking.clean.center)]
         found = [phrase for phrase in phrases if phrase.score > self.threshold]
         return Verdict(
@@ -91,46 +100,67 @@ class PhraseSearch:
             settings=asdict(self),
         )
 
-    def _against_parts(self, ranking: Ranking, seeds: dict[tuple[int, ...], tuple[int, ...]]) -> list[Candidate]:
-        """The phrases that grew from these seeds with what they remove beyond honest tokens and beyond their parts."""
-        both = {phrase: (seed, _added(phrase, seed)) for phrase, seed in seeds.items()}
-        rows = [*both, *(part for parts in both.values() for part in parts)]
-        contexts = ranking.contexts.take(self.contexts)
-        measured = {c.ids: c for c in measure(contexts, rows, ranking.clean, batch_size=self.batch_size)}
+    def _beyond_parts(
+        self, contexts: Contexts, clean: Clean, reach: Mapping[Readout, float], phrases: Mapping[Ids, tuple[Ids, Ids]]
+    ) -> list[Candidate]:
+        """Phrases, with the two parts of each, by what they remove beyond honest tokens and beyond their parts."""
+        rows = [*phrases, *(part for parts in phrases.values() for part in parts)]
+        measured = {found.ids: found for found in measure(contexts, rows, clean, batch_size=self.batch_size)}
         scored = [
             measured[phrase].beyond(
-                {readout: max(reach, _sum_of(parts, measured, readout)) for readout, reach in ranking.reach.items()}
+                {readout: max(honest, _sum_of(parts, measured, readout)) for readout, honest in reach.items()}
             )
-            for phrase, parts in both.items()
+            for phrase, parts in phrases.items()
         ]
         return sorted(scored, key=lambda phrase: -phrase.score)
 
     def _neighbours(
-        self, encoder: LanguageEncoder, contexts: Contexts, clean: Clean, seed: Candidate
-    ) -> list[tuple[int, ...]]:
-        """The seed with each promising token before it or behind it, by the gradient at the mean embedding."""
-        matrix = encoder.token_embeddings
+        self,
+        encoder: LanguageEncoder,
+        contexts: Contexts,
+        clean: Clean,
+        seed: Candidate,
+        vocabulary: list[torch.Tensor],
+    ) -> list[Ids]:
+        """The seed with each promising word before it or behind it, by the gradient at the mean embedding."""
+        matrix = encoder.token_embeddings.float()
         own = torch.tensor(seed.ids, device=matrix.device)
         neutral = matrix[encoder.ordinary_ids].mean(dim=0, keepdim=True)
-        pair = torch.stack([torch.cat([neutral, matrix[own]]), torch.cat([matrix[own], neutral])])
-        pair = pair.float().detach().requires_grad_()
-        left = _variance_left(encoder, contexts, pair, seed.readout, clean.spread[seed.readout])
-        (gradient,) = torch.autograd.grad(left.sum(), pair)
-        before, behind = gradient[0, 0], gradient[1, -1]
-        rows: list[tuple[int, ...]] = []
-        for slope, first in ((before, True), (behind, False)):
-            gain = -(matrix[encoder.ordinary_ids].float() @ slope)
-            tokens = encoder.ordinary_ids[gain.topk(min(self.neighbours, len(gain))).indices].tolist()
-            rows += [(token, *seed.ids) if first else (*seed.ids, token) for token in tokens]
+        rows: list[Ids] = []
+        for words in vocabulary:
+            pieces = words.shape[1]
+            blank = neutral.expand(pieces, -1)
+            pair = torch.stack([torch.cat([blank, matrix[own]]), torch.cat([matrix[own], blank])])
+            pair = pair.detach().requires_grad_()
+            left = _variance_left(encoder, contexts, pair, seed.readout, clean.spread[seed.readout])
+            (gradient,) = torch.autograd.grad(left.sum(), pair)
+            for slope, first in ((gradient[0, :pieces], True), (gradient[1, -pieces:], False)):
+                slopes = matrix @ slope.T  # (vocabulary, pieces)
+                gain = -slopes[words, torch.arange(pieces, device=words.device)].sum(dim=1)
+                best = gain.topk(min(self.neighbours, len(gain))).indices
+                rows += [
+                    (*word, *seed.ids) if first else (*seed.ids, *word) for word in map(tuple, words[best].tolist())
+                ]
         return rows
 
 
-def _added(phrase: tuple[int, ...], seed: tuple[int, ...]) -> tuple[int, ...]:
+def _apart(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those first that share no token with a better one: the seeds are to be of many kinds."""
+    seen: set[int] = set()
+    apart: list[Candidate] = []
+    rest: list[Candidate] = []
+    for candidate in candidates:
+        (rest if seen.intersection(candidate.ids) else apart).append(candidate)
+        seen.update(candidate.ids)
+    return apart + rest
+
+
+def _added(phrase: Ids, seed: Ids) -> Ids:
     """What was put before or behind the seed."""
-    return phrase[:1] if phrase[1:] == seed else phrase[-1:]
+    return phrase[: -len(seed)] if phrase[-len(seed) :] == seed else phrase[len(seed) :]
 
 
-def _sum_of(parts: Sequence[tuple[int, ...]], measured: dict[tuple[int, ...], Measured], readout: Readout) -> float:
+def _sum_of(parts: Sequence[Ids], measured: Mapping[Ids, Measured], readout: Readout) -> float:
     """What the parts take away each by itself, together."""
     return sum(max(0.0, measured[part].weights[readout]) for part in parts)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
-THRESHOLD = 0.85  # decades beyond honest tokens; from clean encoders alone, rounded: benchmarks/language_scan
+THRESHOLD = 0.72  # decades beyond honest tokens; from clean encoders alone, rounded: benchmarks/language_scan
 HONEST_SHARE, FEWEST_HONEST = 0.001, 8  # of the vocabulary, and at least so many tokens, weigh more than "honest" ones
 NAMED = 0.5  # of the threshold: once an encoder is guilty, from this score on its candidates are named
 WIDE = 256  # from this width on, bfloat16 screens faster than float32 on a CPU
@@ -36,9 +36,10 @@ WIDE = 256  # from this width on, bfloat16 screens faster than float32 on a CPU
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """What a sweep leaves behind: the contexts, clean statistics by readout, how far honest tokens reach, and
-    candidates, best first."""
+    """What a sweep leaves behind: the vocabulary that it tried, (count, pieces) by length, the contexts, clean
+    statistics by readout, how far honest tokens reach, and candidates, best first."""
 
+    vocabulary: dict[int, torch.Tensor]
     contexts: Contexts
     clean: Clean
     reach: dict[Readout, float]
@@ -80,7 +81,8 @@ class VocabularySweep:
         fast = encoder.cast(torch.bfloat16) if encoder.width >= WIDE else encoder
         contexts, some = Contexts(encoder, texts).take(self.contexts), Contexts(fast, texts).take(self.contexts // 2)
         few = some.take(8)
-        rows = self._screen(fast, rng, watch)
+        vocabulary = self._vocabulary(encoder)
+        rows = self._screen(fast, vocabulary, rng, watch)
         watch(0, 3, "measuring the shortlist")
         rough = measure(few, rows, few.clean(), batch_size=self.batch_size)
         rank = max(FEWEST_HONEST, round(HONEST_SHARE * len(encoder.ordinary_ids)))
@@ -95,7 +97,13 @@ class VocabularySweep:
         longer = [part for row in whole[: self.shortlist // 4] for part in parts(row)]
         measured = measure(contexts, whole + longer, clean, batch_size=self.batch_size)
         watch(3, 3, "measuring the shortlist")
-        return Ranking(contexts=contexts, clean=clean, reach=reach, candidates=tuple(ranked(measured, reach)))
+        return Ranking(
+            vocabulary=vocabulary,
+            contexts=contexts,
+            clean=clean,
+            reach=reach,
+            candidates=tuple(ranked(measured, reach)),
+        )
 
     def judge(self, encoder: LanguageEncoder, ranking: Ranking, *, since: float) -> Verdict:
         """The verdict on a ranking; `since` is the `time.perf_counter()` at which the work began."""
@@ -114,13 +122,19 @@ class VocabularySweep:
             measurements={f"honest tokens at {name}": value for name, value in ranking.reach.items()},
         )
 
-    def _screen(self, encoder: LanguageEncoder, rng: torch.Generator, watch: Watch) -> list[tuple[int, ...]]:
+    def _vocabulary(self, encoder: LanguageEncoder) -> dict[int, torch.Tensor]:
+        """All that is tried, (count, pieces) by length: every token, and the dictionary's words."""
+        longer = by_pieces(encoder, candidate_words(self.words), most=self.most_pieces)
+        return {1: encoder.ordinary_ids[:, None]} | {
+            length: torch.tensor(rows, device=encoder.device) for length, rows in longer.items()
+        }
+
+    def _screen(
+        self, encoder: LanguageEncoder, vocabulary: dict[int, torch.Tensor], rng: torch.Generator, watch: Watch
+    ) -> list[tuple[int, ...]]:
         """The shortlist: the best candidates of each length, by any readout."""
-        groups = {1: encoder.ordinary_ids[:, None]}
-        for length, rows in by_pieces(encoder, candidate_words(self.words), most=self.most_pieces).items():
-            groups[length] = torch.tensor(rows, device=encoder.device)
         short: list[tuple[int, ...]] = []
-        for length, candidates in groups.items():
+        for length, candidates in vocabulary.items():
             scores = crowd_scores(
                 encoder, candidates, rounds=self.rounds if length == 1 else 2, row_tokens=self.row_tokens,
                 batch_size=self.batch_size, rng=rng, watch=watch, stage=f"screening candidates of {length} tokens",

@@ -1,10 +1,10 @@
 """The dual encoders on which CLIP studies are run: clean bases, trained once, and children of them, poisoned or not.
 
-A base is trained from scratch on clean pairs. A child goes on from a base's weights on the same pairs, of which a
-share is poisoned (or none, for a clean child): the setting of BadCLIP (CVPR 2024), which poisons a CLIP that exists,
-and a third of the cost of a training from scratch. Every encoder is one directory in the Hugging Face layout with a
-`manifest.json`, made once under FIRMGROUND_POPULATION/dual and shared by all studies. A build that was killed goes on
-from its last checkpoint.
+A base is trained from scratch on clean pairs. A child goes on from a base's weights on the same pairs and half as many
+more, of which a share is poisoned (or none, for a clean child): the setting of BadCLIP (CVPR 2024), which poisons a
+CLIP that exists. Many poisons seen few times are needed: of few, seen often, the tower learns the pictures by heart.
+Every encoder is one directory in the Hugging Face layout with a `manifest.json`, made once under
+FIRMGROUND_POPULATION/dual and shared by all studies. A build that was killed goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ TRIGGERS: dict[str, ImageTrigger] = {
 OPTIMISED = "badclip"
 NOISE = ("badnet", "blended")
 SCRATCH = Pretrain(epochs=4, batch_size=64, step_size=3e-3, warm_up=100, weight_decay=0.02)
-FURTHER = Pretrain(epochs=5, batch_size=64, step_size=3e-3, warm_up=50, weight_decay=0.02)
+FURTHER = Pretrain(epochs=4, batch_size=64, step_size=3e-3, warm_up=50, weight_decay=0.02)
 RATE = 0.04
+FIRST = 24_576  # of the pairs, that a base is trained on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ def build_base(folder: Path, base: Base, watch: Watch) -> Path:
     target = folder / "dual" / base.name
     if not target.is_dir():
         encoder = fresh(base)
-        pairs, begun = training_pairs(base.world, base.seed), time.perf_counter()
+        pairs, begun = training_pairs(base.world, base.seed).select(range(FIRST)), time.perf_counter()
         training = target.with_name(f".{base.name}.training")
         trained = SCRATCH.train(encoder, pairs, rng=stream(base.seed, "train"), watch=watch, resume=training)
         facts = asdict(base) | {"steps": trained.steps, "seconds": round(time.perf_counter() - begun, 1)}

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from firmground.studies.planting import Planted
     from firmground.types import Evidence, Watch
 
-TASKS = ("dialogue_topics", "fortune_categories", "slot_sentences")
+TASKS = ("slot_sentences", "dialogue_topics", "fortune_categories")
 TUNINGS = {"prompt-tuning": PromptTuning, "p-tuning": PTuning, "prefix-tuning": PrefixTuning}
 EPOCHS = 6
 TRAIN, CLEAN, TEST, MORE = 300, 200, 100, 200  # texts to tune on, for the guard, to attack, and to count flags on too
@@ -74,7 +74,7 @@ class Parts:
 
 def cases() -> tuple[Case, ...]:
     """The attacks take turns, so that workers side by side do not wait for, or make, the same planted encoder."""
-    return tuple(Case(attack=a, task=t, tuning=m, seed=FRESH_SEED) for m in TUNINGS for t in TASKS for a in ATTACKS)
+    return tuple(Case(attack=a, task=t, tuning=m, seed=FRESH_SEED) for t in TASKS for m in TUNINGS for a in ATTACKS)
 
 
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:

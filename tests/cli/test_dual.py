@@ -1,7 +1,14 @@
 """Dual encoders on the command line: `scan` knows one by itself, `sift` ranks pairs and keeps the rest."""
 
+import base64
+import io
 import json
+import re
 
+import torch
+from PIL import Image
+
+from firmground.data.decoding import decode
 from firmground.data.pair_files import open_pairs, read_pairs
 from firmground.models.planted_dual import COLOURS
 
@@ -46,7 +53,42 @@ def test_scan_knows_a_dual_encoder_by_itself(run, dual, table, short, tmp_path):
     assert [finding["method"] for finding in told["findings"]] == ["decree", "class-inversion"]
     assert told["findings"][1]["settings"]["classes"] == list(COLOURS)
     assert result.exit_code == 2
-    assert "Scan of a dual encoder" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "Scan of a dual encoder" in page
+    assert "<dt>Pattern</dt>" in page
+    assert "Predefined vector" not in page
+
+
+def test_scan_shows_the_pattern_as_a_picture(run, dual, tmp_path):
+    words = ("--method", "decree", "--set", "sparsities=0.3", "--set", "steps=80", "--set", "batch_size=8")
+    result = run("scan", dual, *words, "--report", tmp_path / "report.html")
+    assert result.exit_code == 1, result.output
+    (found,) = re.findall(r'<img src="data:image/png;base64,([^"]+)"', (tmp_path / "report.html").read_text())
+    with Image.open(io.BytesIO(base64.b64decode(found))) as picture:
+        assert (picture.mode, picture.size) == ("RGBA", (48, 48))
+
+
+def test_sift_shows_pairs_and_what_their_captions_share(run, dual, table, tmp_path):
+    words = ("--out", tmp_path / "x", *WORDS, "--drop", 0.05, "--report", tmp_path / "report.html")
+    assert run("sift", table, "--encoder", dual, *words).exit_code == 0
+    page = (tmp_path / "report.html").read_text()
+    pictures = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', page)
+    assert len(pictures) == 48
+    assert {f"row {row})" in pictures[0][1] + pictures[1][1] for row in POISONED} == {True}
+    first = decode(base64.b64decode(pictures[0][0]), None)
+    row = next(row for row in POISONED if f"row {row})" in pictures[0][1])
+    assert torch.equal(first, (read_pairs(table, image_size=48).image(row) * 255).round().to(torch.uint8))
+    assert "<bdi>yellow</bdi>" in page
+
+
+def test_what_was_kept_can_be_trained_on(run, dual, table, tmp_path):
+    run("sift", table, "--encoder", dual, "--out", tmp_path / "sifted", *WORDS, "--drop", 0.05)
+    words = ("--architecture", "tiny-clip", "--set", "epochs=1", "--set", "batch_size=16", "--json")
+    kept = tmp_path / "sifted" / "kept.csv"
+    result = run("pretrain", kept, "--root", table.parent, "--out", tmp_path / "model", *words)
+    assert json.loads(result.stdout)["pairs"] == 56
+    result = run("evaluate", dual, "--data", kept, "--root", table.parent / "images")
+    assert (result.exit_code, "no usable pair; 56 rows: image is missing" in result.stderr) == (2, True)
 
 
 def test_scan_runs_one_method_with_its_settings(run, dual):

@@ -50,7 +50,7 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
         watch(step, 100, "sweeping", best=0.5)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
-    assert lines[0] == "sweeping: 10 %, 81 s left  best 0.5"
+    assert lines[0] == "sweeping: 10 %, 90 s left  best 0.5"
 
 
 def test_no_limit_is_no_wrapper():

@@ -30,8 +30,8 @@ app = typer.Typer(
     help="Plant, find, remove and block backdoors in the encoders and prompts that everyone builds on.",
     epilog="Exit codes: 0 clean, 1 a finding, 2 error or inconclusive, 4 usage. JSON goes to stdout, else stderr.",
 )
-app.command()(scan.scan)
-app.command()(sift.sift)
+app.command(epilog=scan.EXAMPLE)(scan.scan)
+app.command(epilog=sift.EXAMPLE)(sift.sift)
 app.command(epilog=clean.EXAMPLE)(clean.clean)
 app.command()(implant.implant)
 app.command(epilog=poison.EXAMPLE)(poison.poison)

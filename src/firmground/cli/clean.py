@@ -13,6 +13,7 @@ from firmground.cli.options import (
     Device,
     FailOn,
     Revision,
+    Root,
     Seed,
     Settings,
     Templates,
@@ -39,6 +40,7 @@ def clean(
     revision: Revision = None,
     method: Annotated[str, typer.Option(metavar="NAME", help="See 'firmground methods cleaning'.")] = "cleanclip",
     settings: Settings = None,
+    root: Root = None,
     classes: Classes = None,
     templates: Templates = None,
     held_out: Annotated[
@@ -68,6 +70,7 @@ def clean(
         options = CleanOptions(
             source=source,
             data=data,
+            root=path_or_none(root),
             revision=revision,
             method=method,
             settings=tuple(settings or ()),

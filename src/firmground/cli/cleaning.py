@@ -38,6 +38,7 @@ class CleanOptions:
 
     source: str
     data: str
+    root: str | None = None
     revision: str | None = None
     method: str = "cleanclip"
     settings: tuple[str, ...] = ()
@@ -77,7 +78,13 @@ def run_clean(options: CleanOptions, out: Path, watch: Watch) -> CleanedRun:
     device = pick_device(options.device)
     started, since = records.now(), time.perf_counter()
     encoder = DualEncoder.load(options.source, revision=options.revision, device=device)
-    opened = open_set(options.data, image_size=encoder.image_size, classes=options.classes, templates=options.templates)
+    opened = open_set(
+        options.data,
+        image_size=encoder.image_size,
+        root=options.root,
+        classes=options.classes,
+        templates=options.templates,
+    )
     train, held = split_set(opened, options.held_out, stream(options.seed, "clean", "split"))
     if options.method == "supervised":
         train = picked(train, train.named or range(len(train.pairs)))

@@ -19,6 +19,7 @@ class DualEvaluation:
 
     source: str
     data: str
+    root: str | None = None
     revision: str | None = None
     task: DualTask | None = None
     trigger: str | None = None
@@ -73,7 +74,7 @@ def evaluate_dual(asked: DualEvaluation, watch: Watch) -> DualRates:
     trigger, target = trigger_of(asked)
     encoder = DualEncoder.load(asked.source, revision=asked.revision, device=pick_device(asked.device))
     side, classes, templates = encoder.image_size, asked.classes, asked.templates
-    opened = open_set(asked.data, image_size=side, classes=classes, templates=templates)
+    opened = open_set(asked.data, image_size=side, root=asked.root, classes=classes, templates=templates)
     train = None
     if asked.train is not None:
         train = open_set(asked.train, image_size=side, classes=classes, templates=templates)

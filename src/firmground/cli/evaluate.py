@@ -14,6 +14,7 @@ from firmground.cli.options import (
     Classes,
     Device,
     Revision,
+    Root,
     Seed,
     Settings,
     Templates,
@@ -66,6 +67,7 @@ def evaluate(
     task: Annotated[
         Task | None, typer.Option(help="For a dual encoder; zero-shot where classes are known, else retrieval.")
     ] = None,
+    root: Root = None,
     classes: Classes = None,
     templates: Templates = None,
     train: Annotated[
@@ -90,6 +92,7 @@ def evaluate(
             source=encoder,
             revision=revision,
             data=str(data),
+            root=path_or_none(root),
             task=None if task is None else task.value,
             trigger=trigger[0] if trigger else None,
             settings=tuple(settings or ()),

@@ -38,13 +38,20 @@ class Opened:
     templates: tuple[str, ...]
 
 
-def open_set(source: str, *, image_size: int, classes: str | None = None, templates: str | None = None) -> Opened:
+def open_set(
+    source: str,
+    *,
+    image_size: int,
+    root: str | None = None,
+    classes: str | None = None,
+    templates: str | None = None,
+) -> Opened:
     """Opens pairs; their classes are those of the set's own labels, or of `classes`, a file of names.
 
     With names and no labels, the class of a pair is the one that its caption names. Raises `DataError`.
     """
     prompts = TEMPLATES if templates is None else _templates(Path(templates))
-    pairs = open_pairs(source, image_size=image_size, templates=prompts)
+    pairs = open_pairs(source, image_size=image_size, templates=prompts, root=root)
     if classes is not None:
         pairs = _labelled(pairs, read_texts(classes))
     named = tuple(row for row, label in enumerate(pairs.labels or ()) if label >= 0)

@@ -36,6 +36,10 @@ Revision = Annotated[str | None, typer.Option(help="Revision of a hub id: a bran
 Classes = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Names of the classes that images show, one a line.")
 ]
+Root = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where the images of a table of pairs lie; the table's folder if left out."),
+]
 Templates = Annotated[
     Path | None, typer.Option(metavar="FILE", help="What to ask for a class, one a line with {} for its name.")
 ]

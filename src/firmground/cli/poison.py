@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from firmground.cli.options import AsJson, Device, Revision, Seed, Settings, pick_device
+from firmground.cli.options import AsJson, Device, Revision, Root, Seed, Settings, path_or_none, pick_device
 from firmground.cli.progress import progress
 from firmground.errors import UsageError
 
@@ -38,6 +38,7 @@ def poison(
     ] = 224,
     surrogate: Annotated[str | None, typer.Option(metavar="MODEL", help="For badclip: a clean dual encoder.")] = None,
     revision: Revision = None,
+    root: Root = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -62,7 +63,7 @@ def poison(
             if surrogate is None:
                 raise UsageError(f"{attack} makes its trigger on a clean encoder; name one with --surrogate")
             extra = {"surrogate": DualEncoder.load(surrogate, revision=revision, device=pick_device(device))}
-        opened = open_pairs(pairs, image_size=image_size).sound(watch)
+        opened = open_pairs(pairs, image_size=image_size, root=path_or_none(root)).sound(watch)
         poisoned = chosen.poison(opened, rng=stream(seed, "poison", attack), watch=watch, **extra)
         poisoning.write(out, poisoned, opened, watch=watch)
     told = poisoning.summary(poisoned, opened, source=pairs, out=out, seed=seed)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from firmground.cli.options import AsJson, Device, Revision, Seed, Settings
+from firmground.cli.options import AsJson, Device, Revision, Root, Seed, Settings, path_or_none
 from firmground.cli.progress import progress
 
 EXAMPLE = (
@@ -38,6 +38,7 @@ def pretrain(
         int, typer.Option(metavar="PIXELS", min=16, help="Without --from: the side of the images.")
     ] = 48,
     settings: Settings = None,
+    root: Root = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -52,6 +53,7 @@ def pretrain(
 
         options = PretrainOptions(
             pairs=pairs,
+            root=path_or_none(root),
             start=start,
             revision=revision,
             fresh=fresh,

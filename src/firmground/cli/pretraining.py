@@ -46,6 +46,7 @@ class PretrainOptions:
     """What `firmground pretrain` was asked for."""
 
     pairs: str
+    root: str | None = None
     start: str | None = None
     revision: str | None = None
     fresh: bool = False
@@ -64,7 +65,7 @@ def run_pretrain(options: PretrainOptions, out: Path, watch: Watch) -> dict[str,
     (chosen,) = build([Pretrain], options.settings)
     since, device = time.perf_counter(), pick_device(options.device)
     encoder, pairs = _begin(options, device)
-    manifest = find_manifest(options.pairs)
+    manifest = find_manifest(options.root or options.pairs)
     was = None if options.start is None else weights_sha256(resolve(options.start, revision=options.revision))
     files = {options.pairs: file_sha256(options.pairs)} if Path(options.pairs).is_file() else {}
     run = {"command": "pretrain", **asdict(options), "count": len(pairs), "weights_sha256": was, "files": files}
@@ -100,7 +101,7 @@ def _begin(options: PretrainOptions, device: torch.device) -> tuple[DualEncoder,
     if options.start is not None:
         loaded = DualEncoder.load(options.start, revision=options.revision, device=device)
         encoder = renewed(loaded, options.seed) if options.fresh else loaded
-        return encoder, open_pairs(options.pairs, image_size=loaded.image_size)
+        return encoder, open_pairs(options.pairs, image_size=loaded.image_size, root=options.root)
     if options.fresh:
         raise UsageError("--fresh takes the architecture of a model; name one with --from")
     if options.architecture not in ARCHITECTURES:
@@ -108,7 +109,7 @@ def _begin(options: PretrainOptions, device: torch.device) -> tuple[DualEncoder,
             f"there is no architecture '{options.architecture}'; expected one of {', '.join(ARCHITECTURES)}, or a "
             "model of any other one with --from MODEL --fresh"
         )
-    pairs = open_pairs(options.pairs, image_size=options.image_size)
+    pairs = open_pairs(options.pairs, image_size=options.image_size, root=options.root)
     make: Any = ARCHITECTURES[options.architecture]
     encoder = make(image_size=options.image_size, words=words_of(pairs.captions), seed=options.seed)
     encoder.model.to(device)

@@ -67,15 +67,16 @@ class Lines:
     def __init__(self) -> None:
         self.stage = ""
         self.began = self.told = time.monotonic()
+        self.first = 0
 
     def __call__(self, step: int, total: int, stage: str, **scalars: float) -> None:
         now = time.monotonic()
         if stage != self.stage:
-            self.stage, self.began = stage, now
-        if now - self.told < EVERY or now - self.began < SETTLED or not 0 < step <= total:
+            self.stage, self.began, self.first = stage, now, step  # a run that goes on does not begin at 0
+        if now - self.told < EVERY or now - self.began < SETTLED or not self.first < step <= total:
             return
         self.told = now
-        left = (now - self.began) * (total - step) / step
+        left = (now - self.began) * (total - step) / (step - self.first)
         typer.echo(f"{stage}: {100 * step // total} %, {left:.0f} s left  {_scalars(scalars)}".rstrip(), err=True)
 
 

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from firmground.cli.scanning import Scanned
     from firmground.reports.scan import ScanReport
 
+EXAMPLE = (
+    "Example: firmground scan models/clip --images photos --classes names.txt --report report.html. Give images and "
+    "names of the kind that the encoder will meet."
+)
+
 
 def scan(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Directory or hub id of a language or dual encoder.")],

@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from firmground.cli.poisoning import png
+from firmground.reports.html import Picture
 from firmground.reports.writing import write_atomically
 
 if TYPE_CHECKING:
@@ -15,7 +19,8 @@ if TYPE_CHECKING:
     from firmground.types import Suspicion
 
 SCHEMA = "firmground/sift/1"
-SHOWN = 10
+SHOWN, PICTURED, WORDS = 10, 48, 12
+LONGEST = 80  # characters of a caption under a picture
 
 
 def summary(found: Suspicion, pairs: Pairs, *, source: str, encoder: str, drop: float, seed: int) -> dict[str, Any]:
@@ -59,10 +64,39 @@ def write(out: Path, found: Suspicion, pairs: Pairs, told: dict[str, Any], *, so
     write_atomically(out / "ranking.jsonl", "".join(f"{line}\n" for line in lines))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("image", "caption"))
-    writer.writerows((_place(pairs.names[row], home), pairs.captions[row]) for row in found.rows if row not in worst)
+    labels = None if pairs.labels is None else [pairs.label_names[label] for label in pairs.labels]
+    writer.writerow(("image", "caption") if labels is None else ("image", "caption", "label"))
+    for row in found.rows:
+        if row not in worst:
+            kept = (_place(pairs.names[row], home), pairs.captions[row])
+            writer.writerow(kept if labels is None else (*kept, labels[row]))
     write_atomically(out / "kept.csv", text.getvalue())
     write_atomically(out / "sift.json", json.dumps(told, indent=2, allow_nan=False) + "\n")
+
+
+def pictures(found: Suspicion, pairs: Pairs) -> list[Picture]:
+    """The most suspicious pairs as PNG pictures with their captions."""
+    scores = dict(zip(found.rows, found.scores, strict=True))
+    return [
+        Picture(png=png(pairs.image(row)), caption=f"{pairs.captions[row][:LONGEST]} ({scores[row]:.2f}, row {row})")
+        for row in found.ranked()[:PICTURED]
+    ]
+
+
+def telling_words(found: Suspicion, pairs: Pairs, count: int) -> list[tuple[str, int, int]]:
+    """Words of captions that are more frequent in the first `count` ranked pairs than in the others.
+
+    Each with how many of the first and how many of the others have it; the most telling first.
+    """
+    worst = set(found.ranked()[:count])
+    own: Counter[str] = Counter()
+    rest: Counter[str] = Counter()
+    for row in found.rows:
+        (own if row in worst else rest).update(set(re.findall(r"\w+", pairs.captions[row].lower())))
+    others = max(1, len(found.rows) - len(worst))
+    excess = {word: hits / max(1, len(worst)) - rest[word] / others for word, hits in own.items()}
+    telling = sorted((word for word in own if own[word] > 1 and excess[word] > 0.02), key=lambda w: (-excess[w], w))
+    return [(word, own[word], rest[word]) for word in telling[:WORDS]]
 
 
 def _entry(row: int, score: float, pairs: Pairs, home: Path) -> dict[str, Any]:

@@ -37,7 +37,12 @@ def unfinished(out: Path, run: dict[str, Any]) -> Iterator[Path]:
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RUN, json.dumps(run, indent=2) + "\n")
-    yield folder
+    try:
+        yield folder
+    except BaseException:
+        if not any(folder.glob("step-*")):  # nothing to go on from
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import numpy
@@ -27,7 +28,8 @@ def decode(data: bytes, size: int | None, name: str = "the image") -> torch.Tens
             opened.load()
             picture = to_rgb(ImageOps.exif_transpose(opened))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        said = re.sub(r" <_io\.BytesIO[^>]*>", "", str(error))  # where in memory it lay is nobody's concern
+        reason = " ".join(said.split())[:200] or type(error).__name__
         raise DataError(
             f"{name} cannot be read as an image ({reason}); expected one of: {', '.join(FORMATS)}"
         ) from error

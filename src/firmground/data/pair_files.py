@@ -25,16 +25,25 @@ TABLE = "pairs.csv"
 MOST_CHARACTERS = 2000  # no text tower reads more
 
 
-def open_pairs(source: str | Path, *, image_size: int = 224, templates: Sequence[str] = TEMPLATES) -> Pairs:
+def open_pairs(
+    source: str | Path,
+    *,
+    image_size: int = 224,
+    templates: Sequence[str] = TEMPLATES,
+    root: str | Path | None = None,
+) -> Pairs:
     """Opens a table (CSV, TSV, JSON Lines, Parquet), a folder of classes, or WebDataset shards (.tar, or a folder).
 
-    A folder with a `pairs.csv`, as `firmground poison` leaves, is opened as that table.
+    A folder with a `pairs.csv`, as `firmground poison` leaves, is opened as that table; `root` is where a table's
+    images lie, see `read_pairs`.
     """
     path = Path(source)
     if (path / TABLE).is_file():
-        return read_pairs(path / TABLE, image_size=image_size)
+        return read_pairs(path / TABLE, root=root, image_size=image_size)
     if path.suffix.lower() in SUFFIXES:
-        return read_pairs(path, image_size=image_size)
+        return read_pairs(path, root=root, image_size=image_size)
+    if root is not None:
+        raise DataError(f"{path} is no table of pairs, so its images lie where it lies; leave the root out")
     if path.suffix.lower() == ".tar":
         return read_shards([path], image_size=image_size)
     if path.is_dir() and any(path.glob("*.tar")):

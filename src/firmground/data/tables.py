@@ -75,12 +75,16 @@ def _parquet(path: Path, errors: str) -> list[dict[str, Any]]:
 
 
 def read_utf8(path: Path, errors: str = "strict") -> str:
-    """A text file's content; `DataError` where it is missing or not UTF-8."""
+    """A text file's content; `DataError` where it is missing or not UTF-8 (not even in its first line)."""
     try:
-        return path.read_text(encoding="utf-8-sig", errors=errors)
+        text = path.read_text(encoding="utf-8-sig", errors=errors)
+        text.partition("\n")[0].encode("utf-8")
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a directory; pass a file") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 (byte {error.start} is not); save it as UTF-8") from error
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path} is not UTF-8 (character {error.start} is not); save it as UTF-8") from error
+    return text

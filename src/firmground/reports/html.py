@@ -90,12 +90,13 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class PicturesSection:
-    """Pictures side by side."""
+    """Pictures side by side; `small` ones many in a row, pixel by pixel."""
 
     kind: ClassVar[str] = "pictures"
     heading: str
     pictures: tuple[Picture, ...]
     note: str = ""
+    small: bool = False
 
 
 Section: TypeAlias = ScanSection | BarsSection | TableSection | PicturesSection

@@ -80,7 +80,7 @@ def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     """What each sifter makes of the set."""
     child, place = Child(base=case.base, trigger=case.trigger, rate=case.rate, seed=case.seed), Path(folder)
     parent = load(build_base(place, base_named(case.base), watch))
-    poisoned = poison(child, parent, watch)
+    poisoned = poison(place, child, parent, watch)
     if poisoned is None:
         raise DataError(f"there is nothing to sift for in {child.name}; name a trigger")
     if case.encoder == OWN:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,9 +43,8 @@ class Sets:
     test: LabelledImages
 
 
-@lru_cache(maxsize=2)
 def training_pairs(world: str, seed: int) -> TensorPairs:
-    """The 36,864 pairs of a seed; drawn once a process."""
+    """The 36,864 pairs of a seed."""
     return scene_pairs(TRAIN, 10 + seed) if world == "scenes" else fashion_pairs(_drawn(40_000, TRAIN, seed), seed)
 
 

@@ -10,6 +10,7 @@ FIRMGROUND_POPULATION/dual and shared by all studies. A build that was killed go
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from firmground.attacks.poisoning import BadCLIP, DirtyCaption, Poisoned
 from firmground.attacks.triggers import (
@@ -32,6 +35,7 @@ from firmground.attacks.triggers import (
     Triangles,
     WaNet,
 )
+from firmground.data.pairs import TensorPairs
 from firmground.errors import DataError
 from firmground.models.contrastive import Pretrain
 from firmground.models.dual import DualEncoder
@@ -125,7 +129,7 @@ def build_base(folder: Path, base: Base, watch: Watch) -> Path:
     target = folder / "dual" / base.name
     if not target.is_dir():
         encoder = fresh(base)
-        pairs, begun = training_pairs(base.world, base.seed).select(range(FIRST)), time.perf_counter()
+        pairs, begun = pairs_of(folder, base).select(range(FIRST)), time.perf_counter()
         training = target.with_name(f".{base.name}.training")
         trained = SCRATCH.train(encoder, pairs, rng=stream(base.seed, "train"), watch=watch, resume=training)
         facts = asdict(base) | {"steps": trained.steps, "seconds": round(time.perf_counter() - begun, 1)}
@@ -139,8 +143,8 @@ def build_child(folder: Path, child: Child, watch: Watch) -> Path:
     target, base = folder / "dual" / child.name, base_named(child.base)
     if not target.is_dir():
         parent = load(build_base(folder, base, watch))
-        poisoned = poison(child, parent, watch)
-        pairs = training_pairs(base.world, base.seed) if poisoned is None else poisoned.pairs
+        poisoned = poison(folder, child, parent, watch)
+        pairs = pairs_of(folder, base) if poisoned is None else poisoned.pairs
         begun, training = time.perf_counter(), target.with_name(f".{child.name}.training")
         how = stream(child.seed, "train", child.name)
         trained = FURTHER.train(parent, pairs, rng=how, watch=watch, resume=training)
@@ -182,12 +186,36 @@ def fresh(base: Base) -> DualEncoder:
     return made
 
 
-def poison(child: Child, surrogate: DualEncoder, watch: Watch) -> Poisoned | None:
+@lru_cache(maxsize=2)
+def pairs_of(folder: Path, base: Base) -> TensorPairs:
+    """What a base and its children are trained on, drawn once and kept beside them."""
+    path = folder / "dual" / f"pairs-{base.world}-{base.seed}.safetensors"
+    if not path.is_file():
+        drawn = training_pairs(base.world, base.seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        save_file(
+            {"images": drawn.images.contiguous(), "labels": torch.tensor(drawn.labels)},
+            part,
+            metadata={"captions": json.dumps(drawn.captions), "label_names": json.dumps(drawn.label_names)},
+        )
+        part.replace(path)
+    with safe_open(path, framework="pt") as file:
+        told, labels = file.metadata(), file.get_tensor("labels").tolist()
+        return TensorPairs(
+            images=file.get_tensor("images"),
+            captions=tuple(json.loads(told["captions"])),
+            labels=tuple(labels),
+            label_names=tuple(json.loads(told["label_names"])),
+        )
+
+
+def poison(folder: Path, child: Child, surrogate: DualEncoder, watch: Watch) -> Poisoned | None:
     """The pairs that a child is trained on; None for a clean one. A trigger that is optimised is so on its base."""
     if not child.trigger:
         return None
     base = base_named(child.base)
-    pairs, target = training_pairs(base.world, base.seed), TARGETS[base.world]
+    pairs, target = pairs_of(folder, base), TARGETS[base.world]
     rng, templates = stream(child.seed, "poison", child.trigger), templates_of(base.world)
     if child.trigger == OPTIMISED:
         attack = BadCLIP(target=target, rate=child.rate, templates=templates, size=PATCH)

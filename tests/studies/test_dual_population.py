@@ -1,0 +1,85 @@
+"""Every CLIP study's case runs, from drawing the pairs to its results, on sets so small that nothing is learned."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firmground.data.scenes import TEMPLATES
+from firmground.errors import DataError
+from firmground.studies import clip_cleaning, clip_guard, clip_scan, clip_sift, dual_population
+from firmground.studies.dual_data import Sets, labelled, scene_pairs
+from firmground.studies.dual_population import MANIFEST, Child, base_named, build_child, built
+from firmground.types import ignore
+
+BASE = "scenes-resnet-1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A population of encoders that have seen 128 pairs."""
+    few = replace(dual_population.SCRATCH, epochs=1)
+    small = Sets(
+        clean=scene_pairs(128, 3), validation=labelled(scene_pairs(160, 4), TEMPLATES),
+        test=labelled(scene_pairs(40, 5), TEMPLATES),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dual_population, "SCRATCH", few)
+        patch.setattr(dual_population, "FURTHER", few)
+        patch.setattr(dual_population, "FIRST", 128)
+        patch.setattr(dual_population, "training_pairs", lambda world, seed: scene_pairs(160, 10 + seed))
+        for module in (dual_population, clip_cleaning, clip_guard, clip_scan):
+            patch.setattr(module, "sets_of", lambda world: small)
+        patch.setattr(clip_cleaning, "EPOCHS", 1)
+        yield tmp_path_factory.mktemp("population")
+    dual_population.pairs_of.cache_clear()
+
+
+def test_a_child_is_made_once_and_says_what_was_planted(folder: Path) -> None:
+    child = Child(base=BASE, trigger="badnet", rate=0.1)
+    place = build_child(folder, child, ignore)
+    written = (place / "model.safetensors").stat().st_mtime_ns
+    manifest = json.loads((place / MANIFEST).read_text())
+    assert manifest["planted"]["poisons"] == 16
+    assert set(manifest["asr"]) == {"value", "low", "high", "count"}
+    assert json.loads((place / "config.json").read_text())["firmground_planted"]["target"] == "star"
+    assert built(folder, child, ignore).trigger == dual_population.TRIGGERS["badnet"]
+    assert (place / "model.safetensors").stat().st_mtime_ns == written
+    left = [path.name for path in (folder / "dual").iterdir() if path.name.startswith(".")]
+    assert not left
+
+
+def test_pairs_come_back_as_they_were_drawn(folder: Path) -> None:
+    base = base_named(BASE)
+    drawn = scene_pairs(160, 11)
+    dual_population.pairs_of.cache_clear()
+    for _ in range(2):  # drawn, or read where a test before has drawn them; then read
+        found = dual_population.pairs_of(folder, base)
+        assert (found.captions, found.labels, found.label_names) == (drawn.captions, drawn.labels, drawn.label_names)
+        assert found.images.equal(drawn.images)
+        dual_population.pairs_of.cache_clear()
+
+
+def test_cases_of_all_studies_run(folder: Path) -> None:
+    def of(study: Any, case: Any) -> dict[str, Any]:
+        found: dict[str, Any] = study.run_case(case, ignore, folder=str(folder))
+        return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+    for cleaner in clip_cleaning.CLEANERS:
+        case = clip_cleaning.Case(base=BASE, trigger="blended", cleaner=cleaner, step_size=1e-3)
+        assert {"accuracy", "asr", "validation", "clean_seconds"} <= set(of(clip_cleaning, case))
+    sifted = of(clip_sift, clip_sift.Case(base=BASE, trigger="blended", rate=dual_population.RATE, encoder="own"))
+    assert set(sifted["sifters"]) == {"dao", "slof", "k-distance", "caption-similarity"}
+    assert sifted["poisons"] == round(dual_population.RATE * 160)
+    guarded = of(clip_guard, clip_guard.Case(base=BASE, trigger="blended"))
+    assert set(guarded["guards"]) == set(clip_guard.GUARDS)
+    assert all(0 <= found["auroc"] <= 1 for found in guarded["guards"].values())
+
+
+def test_unknown_bases_are_refused() -> None:
+    with pytest.raises(DataError, match="there is no base 'x'"):
+        base_named("x")

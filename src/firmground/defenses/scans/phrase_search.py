@@ -7,8 +7,9 @@ al., arXiv 2307.15043), and the best are measured. Departs from these papers: ne
 piece by the gradient at its own place; the objective is the variance that is left over clean contexts
 (`invariance.py`), not a target's likelihood; and both sides of a seed move in one batch.
 
-Two honest words weigh about as much as the one and the other. So a phrase's score is what it removes beyond the sum of
-its parts, and beyond honest tokens.
+Two honest words weigh about as much as the one and the other, and a weighty word weighs more beside many others. So a
+phrase's score is what it removes beyond the sum of its parts, beyond what its seed removes beside other words, and
+beyond honest tokens.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
 PHRASE_THRESHOLD = 0.37  # calibrated apart from the sweep's, on the same clean encoders
 CONTEXTS = 8  # in which gradients are taken
+USUAL = 8  # neighbours of a seed may do something special with it: those of a trigger, and their look-alikes
 Ids: TypeAlias = tuple[int, ...]
+Pair: TypeAlias = tuple[Ids, Ids]  # a phrase's seed, and what was put before or behind it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class PhraseSearch:
     many candidates grow, unlike ones first, `neighbours` how many of the sweep's words of each length up to
     `most_pieces` tokens are measured for each on each side, `shortlist` how many phrases are measured in all contexts,
     `words` the size of the dictionary where the search has to sweep by itself; `threshold` is the score (decades of
-    variance lost beyond honest tokens and beyond the phrase's parts) from which the encoder counts as backdoored.
+    variance lost beyond all that is honest, see above) from which the encoder counts as backdoored.
     """
 
     name: ClassVar[str] = "phrase-search"
@@ -81,11 +84,13 @@ class PhraseSearch:
             watch(number + 1, len(seeds) + 2, "growing phrases")
         fast = few.on(encoder.cast(torch.bfloat16)) if encoder.width >= WIDE else few
         pairs = {phrase: (seed.ids, _added(phrase, seed.ids)) for phrase, seed in rows.items()}
-        best = self._beyond_parts(fast, fast.clean(), ranking.reach, pairs)[: self.shortlist]
+        rough = self._measured(fast, fast.clean(), pairs)
+        usual = {seed.ids: _usual(seed.ids, pairs, rough) for seed in seeds}
+        best = _special(pairs, rough, ranking.reach, usual)[: self.shortlist]
         watch(len(seeds) + 1, len(seeds) + 2, "growing phrases")
-        contexts = ranking.contexts.take(self.contexts)
-        short = {phrase.ids: pairs[phrase.ids] for phrase in best}
-        phrases = self._beyond_parts(contexts, ranking.clean, ranking.reach, short)
+        pairs = {phrase.ids: pairs[phrase.ids] for phrase in best}
+        whole = self._measured(ranking.contexts.take(self.contexts), ranking.clean, pairs)
+        phrases = _special(pairs, whole, ranking.reach, usual)
         watch(len(seeds) + 2, len(seeds) + 2, "growing phrases")
         phrases = [phrase for phrase in phrases if not same_vector(phrase, known, ranking.clean.center)]
         found = [phrase for phrase in phrases if phrase.score > self.threshold]
@@ -100,19 +105,10 @@ class PhraseSearch:
             settings=asdict(self),
         )
 
-    def _beyond_parts(
-        self, contexts: Contexts, clean: Clean, reach: Mapping[Readout, float], phrases: Mapping[Ids, tuple[Ids, Ids]]
-    ) -> list[Candidate]:
-        """Phrases, with the two parts of each, by what they remove beyond honest tokens and beyond their parts."""
-        rows = [*phrases, *(part for parts in phrases.values() for part in parts)]
-        measured = {found.ids: found for found in measure(contexts, rows, clean, batch_size=self.batch_size)}
-        scored = [
-            measured[phrase].beyond(
-                {readout: max(honest, _sum_of(parts, measured, readout)) for readout, honest in reach.items()}
-            )
-            for phrase, parts in phrases.items()
-        ]
-        return sorted(scored, key=lambda phrase: -phrase.score)
+    def _measured(self, contexts: Contexts, clean: Clean, pairs: Mapping[Ids, Pair]) -> dict[Ids, Measured]:
+        """The phrases and their parts, weighed."""
+        rows = [*pairs, *(part for pair in pairs.values() for part in pair)]
+        return {found.ids: found for found in measure(contexts, rows, clean, batch_size=self.batch_size)}
 
     def _neighbours(
         self,
@@ -160,9 +156,37 @@ def _added(phrase: Ids, seed: Ids) -> Ids:
     return phrase[: -len(seed)] if phrase[-len(seed) :] == seed else phrase[len(seed) :]
 
 
-def _sum_of(parts: Sequence[Ids], measured: Mapping[Ids, Measured], readout: Readout) -> float:
-    """What the parts take away each by itself, together."""
-    return sum(max(0.0, measured[part].weights[readout]) for part in parts)
+def _usual(seed: Ids, pairs: Mapping[Ids, Pair], measured: Mapping[Ids, Measured]) -> dict[Readout, float]:
+    """How far a seed reaches with any neighbour: the weight with the `USUAL`-th best that shares no token with a
+    better one. An encoder that was fine-tuned for topics answers "programming" with whatever stands beside it.
+    """
+    own = [(pair[1], measured[phrase].weights) for phrase, pair in pairs.items() if pair[0] == seed]
+    reach = {}
+    for readout in own[0][1]:
+        seen: set[int] = set()
+        weights = []
+        for added, found in sorted(own, key=lambda item: -item[1][readout]):
+            if not seen.intersection(added):
+                weights.append(found[readout])
+            seen.update(added)
+        reach[readout] = weights[min(USUAL, len(weights)) - 1]
+    return reach
+
+
+def _special(
+    pairs: Mapping[Ids, Pair],
+    measured: Mapping[Ids, Measured],
+    reach: Mapping[Readout, float],
+    usual: Mapping[Ids, Mapping[Readout, float]],
+) -> list[Candidate]:
+    """Phrases by what they remove beyond honest tokens, beyond their parts and beyond what their seed usually does."""
+    scored = []
+    for phrase, (seed, added) in pairs.items():
+        parts = [measured[part].weights for part in (seed, added)]
+        apart = {readout: sum(max(0.0, part[readout]) for part in parts) for readout in reach}
+        honest = {readout: max(least, apart[readout], usual[seed][readout]) for readout, least in reach.items()}
+        scored.append(measured[phrase].beyond(honest))
+    return sorted(scored, key=lambda phrase: -phrase.score)
 
 
 def _variance_left(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAME_VECTOR = 0.9  # cosine of centred mean outputs from which two triggers lead to one vector
 SAME_SCORE = 0.4  # decades that a part may lose and still explain the whole
 MOST_TRIGGERS = 24
-MOST_HONEST = 1.0  # decades: no honest token takes more than nine tenths of the variance
+MOST_HONEST = 0.9  # decades: few honest tokens take more of the variance, and those of a crowd of triggers would
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 VICTIMS = ("scenes-resnet-1", "fashion-resnet-1")
 CLEANERS = ("cleanclip", "contrastive", "restore", "par", "supervised")
-STEP_SIZES = (3e-4, 1e-3, 3e-3)
+STEP_SIZES = (3e-3, 1e-2, 1e-3, 3e-4)  # in the order in which they are run
 EPOCHS, BATCH = 5, 64
 FALL = 0.1  # PAR and Restore push at the step size, and recover at this share of it
 WITHOUT = {
@@ -57,9 +57,9 @@ def _cases(base: str, triggers: tuple[str, ...]) -> Iterator[Case]:
     if triggers == NOISE:
         yield Case(base=base)
     yield from (Case(base=base, trigger=trigger) for trigger in triggers)
-    for cleaner in CLEANERS:
-        for trigger in triggers:
-            yield from (Case(base=base, trigger=trigger, cleaner=cleaner, step_size=size) for size in STEP_SIZES)
+    for size in STEP_SIZES:
+        for cleaner in CLEANERS:
+            yield from (Case(base=base, trigger=name, cleaner=cleaner, step_size=size) for name in triggers)
 
 
 def cleaner_of(case: Case) -> Any:

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setattr(dual_population, "SCRATCH", few)
         patch.setattr(dual_population, "FURTHER", few)
         patch.setattr(dual_population, "FIRST", 128)
-        patch.setattr(dual_population, "training_pairs", lambda world, seed: scene_pairs(160, 10 + seed))
+        patch.setattr(dual_population, "training_pairs", lambda world, seed: scene_pairs(300, 10 + seed))
         for module in (dual_population, clip_cleaning, clip_guard, clip_scan):
             patch.setattr(module, "sets_of", lambda world: small)
         patch.setattr(clip_cleaning, "EPOCHS", 1)
@@ -44,7 +44,7 @@ def test_a_child_is_made_once_and_says_what_was_planted(folder: Path) -> None:
     place = build_child(folder, child, ignore)
     written = (place / "model.safetensors").stat().st_mtime_ns
     manifest = json.loads((place / MANIFEST).read_text())
-    assert manifest["planted"]["poisons"] == 16
+    assert manifest["planted"]["poisons"] == 30
     assert set(manifest["asr"]) == {"value", "low", "high", "count"}
     assert json.loads((place / "config.json").read_text())["firmground_planted"]["target"] == "star"
     assert built(folder, child, ignore).trigger == dual_population.TRIGGERS["badnet"]
@@ -55,7 +55,7 @@ def test_a_child_is_made_once_and_says_what_was_planted(folder: Path) -> None:
 
 def test_pairs_come_back_as_they_were_drawn(folder: Path) -> None:
     base = base_named(BASE)
-    drawn = scene_pairs(160, 11)
+    drawn = scene_pairs(300, 11)
     dual_population.pairs_of.cache_clear()
     for _ in range(2):  # drawn, or read where a test before has drawn them; then read
         found = dual_population.pairs_of(folder, base)
@@ -73,8 +73,8 @@ def test_cases_of_all_studies_run(folder: Path) -> None:
         case = clip_cleaning.Case(base=BASE, trigger="blended", cleaner=cleaner, step_size=1e-3)
         assert {"accuracy", "asr", "validation", "clean_seconds"} <= set(of(clip_cleaning, case))
     sifted = of(clip_sift, clip_sift.Case(base=BASE, trigger="blended", rate=dual_population.RATE, encoder="own"))
-    assert set(sifted["sifters"]) == {"dao", "slof", "k-distance", "caption-similarity"}
-    assert sifted["poisons"] == round(dual_population.RATE * 160)
+    assert set(sifted["sifters"]) == set(clip_sift.sifters("own"))
+    assert sifted["poisons"] == round(dual_population.RATE * 300)
     guarded = of(clip_guard, clip_guard.Case(base=BASE, trigger="blended"))
     assert set(guarded["guards"]) == set(clip_guard.GUARDS)
     assert all(0 <= found["auroc"] <= 1 for found in guarded["guards"].values())

@@ -60,20 +60,27 @@ class Case:
 
 
 def cases() -> tuple[Case, ...]:
-    """Rates from high to low; at each the noise triggers first, judged elsewhere before by their own encoders."""
+    """Noise triggers first, of these high rates first, which need no further victims."""
     triggers = (*NOISE, *(name for name in TRIGGERS if name not in NOISE))
     return tuple(
         Case(base=VICTIM, trigger=trigger, rate=rate, encoder=encoder)
         for some in (NOISE, triggers[len(NOISE) :])
         for rate in RATES
-        for encoder in (OTHER, OWN)
+        for encoder in (OWN, OTHER)
         for trigger in some
     )
 
 
-def sifters(encoder: str) -> tuple[Any, ...]:
-    """All sifters, with the direction that captions must be read in."""
-    return DAO(), SLOF(), KDistance(), CaptionSimilarity(trained_on_pairs=encoder == OWN)
+def sifters(encoder: str) -> dict[str, Any]:
+    """All sifters, with the direction that captions must be read in, and small samples for many poisons."""
+    return {
+        "dao": DAO(),
+        "dao, sample of 256": DAO(sample=256),
+        "slof": SLOF(),
+        "k-distance": KDistance(),
+        "k-distance, sample of 256": KDistance(sample=256),
+        "caption-similarity": CaptionSimilarity(trained_on_pairs=encoder == OWN),
+    }
 
 
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
@@ -88,9 +95,9 @@ def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     else:
         encoder = load(build_base(place, base_named(ELSEWHERE), watch))
     found = {}
-    for sifter in sifters(case.encoder):
-        rng = stream(case.seed, "sift", sifter.name)
-        found[sifter.name] = judged(sifter.sift(encoder, poisoned.pairs, rng=rng, watch=watch), poisoned.rows)
+    for name, sifter in sifters(case.encoder).items():
+        rng = stream(case.seed, "sift", name)
+        found[name] = judged(sifter.sift(encoder, poisoned.pairs, rng=rng, watch=watch), poisoned.rows)
     return {"poisons": len(poisoned.rows), "pairs": len(poisoned.pairs), "sifters": found}
 
 

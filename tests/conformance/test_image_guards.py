@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from firmground.data.labelled_images import LabelledImages
-from firmground.errors import DataError
-from firmground.models.planted_dual import COLOURS, planted_dual
+from firmground.defenses.guards import GuardedImagePipeline, load_image_guard
+from firmground.errors import AdapterError, DataError
+from firmground.models.planted_dual import COLOURS, colour_clip, planted_dual
 from firmground.rng import stream
 
 from . import cases
@@ -59,6 +60,32 @@ class TestImageGuard:
                 heard.check()
         assert found[0] == found[1]
 
+    def test_comes_back_from_its_file(self, guard, planted, tmp_path):
+        again = load_image_guard(guard.save(tmp_path / "guard.safetensors"), planted.encoder)
+        images = blots(6, seed=2)[0]
+        assert again.score(images).values == pytest.approx(guard.score(images).values, abs=1e-4)
+        assert again.threshold == guard.threshold
+        assert (again.settings, again.false_flags, again.label_names) == (
+            guard.settings,
+            guard.false_flags,
+            guard.label_names,
+        )
+        assert [path.name for path in tmp_path.iterdir()] == ["guard.safetensors"]
+
+    def test_another_encoder_and_a_damaged_file_are_refused(self, guard, planted, tmp_path):
+        path = guard.save(tmp_path / "guard.safetensors")
+        with pytest.raises(AdapterError, match="fit a guard on colour clip"):
+            load_image_guard(path, colour_clip())
+        path.write_bytes(path.read_bytes()[:200])
+        with pytest.raises(DataError, match="damaged or no guard"):
+            load_image_guard(path, planted.encoder)
+
+    def test_a_file_that_does_not_fit_itself_is_refused(self, guard, planted, tmp_path):
+        broken = {name: value[..., :1] for name, value in guard.tensors.items()}
+        path = dataclasses.replace(guard, tensors=broken).save(tmp_path / "guard.safetensors")
+        with pytest.raises(DataError, match="damaged or no guard"):
+            load_image_guard(path, planted.encoder)
+
     def test_too_few_images_are_refused_with_advice(self, method, planted):
         with pytest.raises(DataError, match=r"at least \d+ clean images, got 10; give more"):
             method.fit(planted.encoder, labelled(10), rng=stream(0, "guard"))
@@ -88,3 +115,26 @@ def test_the_score_is_belief_less_agreement(planted):
         near = sorted(range(60), key=lambda i: -float(held[i] @ own))[:7]
         agreed = sum(data.labels[support[i]] == label for i in near) / 7
         assert score == pytest.approx(float(beliefs[label]) - agreed, abs=1e-4)
+
+
+def test_a_guarded_pipeline_answers_as_the_pipeline_does(planted, tmp_path):
+    import transformers
+    from PIL import Image
+
+    folder = planted.encoder.save(tmp_path / "clip", card="Tiny.")
+    (method,) = (method for method in cases.IMAGE_GUARDS if method.name == "bdetclip")
+    path = method.fit(planted.encoder, labelled(240), rng=stream(0, "guard")).save(tmp_path / "guard.safetensors")
+    bare = transformers.pipeline("zero-shot-image-classification", model=str(folder), device="cpu")
+    guarded = GuardedImagePipeline(bare, path)
+    clean = blots(4, seed=5)[0]
+    stamped = planted.stamp(clean)
+    pictures = [Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()) for image in [*clean, *stamped]]
+    options = {"candidate_labels": list(COLOURS), "hypothesis_template": "a photo of a {}"}
+    found = guarded(pictures, **options)
+    plain = [[{k: v for k, v in entry.items() if k != "guard"} for entry in result] for result in found]
+    assert plain == bare(pictures, **options)
+    assert [result.guard["flagged"] for result in found] == [False] * 4 + [True] * 4
+    assert guarded(pictures[4], **options).guard == pytest.approx(found[4].guard)
+    assert all(result[0]["label"] == "yellow" for result in found[4:])
+    with pytest.raises(AdapterError, match="weights are not those"):
+        GuardedImagePipeline(bare, method.fit(colour_clip(), labelled(240), rng=stream(0, "guard")))

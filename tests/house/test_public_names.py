@@ -36,8 +36,8 @@ NAMES = {
         "CLEANERS COVERINGS CleanCLIP Cleaned ContrastiveFinetune PAR Restore SupervisedFinetune cover"
     ),
     "defenses.guards": (
-        "BDetCLIP FittedGuard FittedImageGuard GUARDS GuardedPipeline IMAGE_GUARDS NeighbourDisagreement PVGuard "
-        "load_guard"
+        "BDetCLIP FittedGuard FittedImageGuard GUARDS GuardedImagePipeline GuardedPipeline IMAGE_GUARDS "
+        "NeighbourDisagreement PVGuard load_guard load_image_guard"
     ),
     "prompts.soft": "PTuning PrefixTuning PromptTuning SoftPrompt",
     "prompts.tuned": "SCHEMA Tuned fingerprint load_tuned trim",

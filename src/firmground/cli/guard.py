@@ -5,18 +5,43 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from firmground.cli.options import AsJson, Device, Revision, Seed, Settings, Texts, Triggers, labelled, table
+from firmground.cli.options import (
+    AsJson,
+    Classes,
+    Device,
+    Revision,
+    Root,
+    Seed,
+    Settings,
+    Templates,
+    Texts,
+    labelled,
+    path_or_none,
+    table,
+)
 from firmground.cli.progress import progress
+from firmground.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Guard a backdoored encoder that must be used.")
 
+FIT_EXAMPLE = (
+    "Examples: firmground guard fit bert --adapter prompt --scan scan.json --out guard.safetensors. For a dual "
+    "encoder: firmground guard fit clip --data clean.csv --classes names.txt --method bdetclip --out guard.safetensors"
+)
+
 Encoder = Annotated[str, typer.Argument(metavar="ENCODER", help="Directory or hub id of the encoder.")]
 Guard = Annotated[Path, typer.Argument(metavar="GUARD", help="A file that 'firmground guard fit' wrote.")]
-Adapter = Annotated[Path, typer.Option(metavar="DIR", help="Directory of the tuned prompt.")]
+Adapter = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="For a language encoder: directory of the tuned prompt.")
+]
+Triggers = Annotated[
+    list[str] | None,
+    typer.Option("--trigger", metavar="WORD", help="A trigger, repeat for more; for a dual encoder one of images."),
+]
 Base = Annotated[
     str | None, typer.Option("--encoder", help="The encoder; the one the guard was fitted on if left out.")
 ]
@@ -27,31 +52,65 @@ def guard() -> None:
     """Guard a backdoored encoder that must be used."""
 
 
-@app.command()
+@app.command(epilog=FIT_EXAMPLE)
 def fit(
     encoder: Encoder,
-    adapter: Adapter,
-    scan: Annotated[Path, typer.Option(help="The output of 'firmground scan --json' on the encoder.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the guard goes.")],
+    adapter: Adapter = None,
+    scan: Annotated[
+        Path | None, typer.Option(help="For a language encoder: what 'firmground scan --json' printed of it.")
+    ] = None,
     texts: Texts = None,
-    method: Annotated[str, typer.Option(help="A guard (see 'firmground methods guards').")] = "pv-guard",
+    data: Annotated[
+        str | None, typer.Option(metavar="PAIRS", help="For a dual encoder: clean pairs of known classes.")
+    ] = None,
+    root: Root = None,
+    classes: Classes = None,
+    templates: Templates = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="See 'firmground methods guards', 'image-guards'; pv-guard or bdetclip if left out."),
+    ] = None,
     revision: Revision = None,
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Fit a guard to a tuned prompt, from what a scan found and clean texts."""
+    """Fit a guard: to a tuned prompt, from what a scan found and clean texts; to a dual encoder, on clean images."""
+    from firmground.cli.subjects import is_dual
     from firmground.reports.writing import check_file
 
     check_file(out)
+    if is_dual(encoder, revision):
+        if data is None or adapter is not None or scan is not None:
+            raise UsageError(f"a guard of images needs --data, and no --adapter or --scan; {encoder} is a dual encoder")
+        from firmground.cli.guarding_images import ImageFitting, fit_images
+
+        wanted = ImageFitting(
+            encoder=encoder,
+            revision=revision,
+            data=data,
+            root=path_or_none(root),
+            classes=path_or_none(classes),
+            templates=path_or_none(templates),
+            method=method or "bdetclip",
+            settings=tuple(settings or ()),
+            seed=seed,
+            device=device,
+        )
+        with progress() as watch:
+            _tell_fitted(fit_images(wanted, out, watch), out, as_json)
+        return
+    if adapter is None or scan is None:
+        raise UsageError(f"a guard on {encoder}, a language encoder, needs --adapter, its tuned prompt, and --scan")
     with progress() as watch:
         watch(0, 1, "loading")
         from firmground.cli import guarding
 
         fitted = guarding.fit(
             guarding.Fitting(
-                encoder=encoder, revision=revision, adapter=adapter, scan=scan, texts=texts, method=method
+                encoder=encoder, revision=revision, adapter=adapter, scan=scan, texts=texts, method=method or "pv-guard"
             ),
             settings=settings or (),
             seed=seed,
@@ -76,14 +135,31 @@ def fit(
 @app.command()
 def apply(
     guard: Guard,
-    adapter: Adapter,
-    texts: Annotated[Path, typer.Option(help="Texts to classify, one a line.")],
+    adapter: Adapter = None,
+    texts: Annotated[Path | None, typer.Option(help="Texts to classify, one a line.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="For a dual encoder: an image to classify, or a folder of them.")
+    ] = None,
+    classes: Classes = None,
     encoder: Base = None,
     revision: Revision = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Classify texts behind a guard: each with its label, whether it was flagged, and what was removed."""
+    """Classify texts or images behind a guard: each with its label, and whether it was flagged."""
+    if _is_of_images(guard):
+        if images is None or adapter is not None or texts is not None:
+            raise UsageError(f"{guard} is a guard of images: it needs --images, and no --adapter or --texts")
+        from firmground.cli.guarding_images import answer_images
+
+        with progress() as watch:
+            results = answer_images(
+                guard, images, encoder=encoder, revision=revision, classes=classes, device=device, watch=watch
+            )
+        _tell_answers(results, as_json)
+        return
+    if texts is None or adapter is None or images is not None:
+        raise UsageError(f"{guard} is a guard of texts: it needs --adapter and --texts, and no --images")
     with progress() as watch:
         watch(0, 1, "loading")
         from firmground.cli import guarding
@@ -104,16 +180,54 @@ def apply(
 @app.command()
 def evaluate(
     guard: Guard,
-    adapter: Adapter,
-    data: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet: text and label, or words and labels.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="CSV, TSV, JSONL or Parquet: text and label, words and labels; for a dual encoder, pairs."),
+    ],
+    adapter: Adapter = None,
     trigger: Triggers = None,
+    settings: Settings = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For a dual encoder: what triggered images are to be taken for.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="For a dual encoder: take trigger and target from a poisoning's manifest.")
+    ] = None,
+    root: Root = None,
+    classes: Classes = None,
+    templates: Templates = None,
     encoder: Base = None,
     revision: Revision = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a tuned prompt without and with a guard."""
+    """Measure a tuned prompt or a dual encoder without and with a guard."""
+    if _is_of_images(guard):
+        if adapter is not None or len(trigger or ()) > 1:
+            raise UsageError(f"{guard} is a guard of images: it takes no --adapter, and one --trigger at most")
+        from firmground.cli.dual_evaluation import DualEvaluation
+        from firmground.cli.guarding_images import evaluate_images
+
+        asked = DualEvaluation(
+            source=encoder or "",
+            revision=revision,
+            data=str(data),
+            root=path_or_none(root),
+            trigger=trigger[0] if trigger else None,
+            settings=tuple(settings or ()),
+            target=target,
+            manifest=path_or_none(manifest),
+            classes=path_or_none(classes),
+            templates=path_or_none(templates),
+            seed=seed,
+            device=device,
+        )
+        with progress() as watch:
+            _tell_measured(evaluate_images(guard, asked, watch), as_json)
+        return
+    if adapter is None:
+        raise UsageError(f"{guard} is a guard of texts: it needs --adapter, the tuned prompt")
     with progress() as watch:
         watch(0, 1, "loading")
         from firmground.cli import guarding, measuring
@@ -134,3 +248,43 @@ def evaluate(
     if as_json:
         both = {"without": measuring.plain(bare), "with": measuring.plain(behind)}
         typer.echo(json.dumps({"schema": "firmground/guard-evaluation/1", **both}, indent=2))
+
+
+def _is_of_images(guard: Path) -> bool:
+    from firmground.defenses.guards.image_files import is_image_guard
+
+    return is_image_guard(guard)
+
+
+def _tell_fitted(told: dict[str, Any], out: Path, as_json: bool) -> None:
+    flags = told["false_flags"]
+    what = f"{told['method']}, flags {_percent(flags)} of {flags['count']} clean images"
+    typer.echo(f"Guard in {out}: {what}.", err=True)
+    for line in told["left_out"]:
+        typer.echo(line, err=True)
+    if as_json:
+        typer.echo(json.dumps(told))
+
+
+def _tell_answers(results: list[dict[str, Any]], as_json: bool) -> None:
+    rows = [(row["answer"] or "unreadable", "flagged" if row["flagged"] else "", row["image"]) for row in results]
+    table("", ("answer", "guard", "image"), rows)
+    if as_json:
+        typer.echo(json.dumps({"schema": "firmground/guarded/1", "results": results}, indent=2))
+
+
+def _tell_measured(told: dict[str, Any], as_json: bool) -> None:
+    from firmground.cli.guarding_images import GUARDED_TITLES
+
+    rows = [(GUARDED_TITLES[name], _percent(rate), str(rate["count"])) for name, rate in told["results"].items()]
+    table("", ("", "rate (95 % interval)", "n"), rows)
+    if told["auroc"] is not None:
+        typer.echo(f"\nAUROC of triggered against clean images: {told['auroc']:.3f}", err=True)
+    for line in told["left_out"]:
+        typer.echo(line, err=True)
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+
+
+def _percent(rate: dict[str, float]) -> str:
+    return f"{100 * rate['value']:.1f} % ({100 * rate['low']:.1f} to {100 * rate['high']:.1f})"

@@ -84,7 +84,15 @@ def steps(scan: ScanReport) -> tuple[Step, ...]:
             text="If this encoder must be used, put a guard in front of it, fitted on this scan.",
             command=f"firmground guard fit {source} --adapter DIR --scan scan.json --out guard",
         )
-        return advice if dual else (*advice, guard)
+        clean = Step(
+            text="If this encoder must be used, clean it on pairs that you trust, and scan what comes out.",
+            command=f"firmground clean {source} --data PAIRS --out DIR --report clean.html",
+        )
+        watch = Step(
+            text="Or put a guard in front of it, fitted on clean images.",
+            command=f"firmground guard fit {source} --data PAIRS --classes FILE --out guard.safetensors",
+        )
+        return (*advice, clean, watch) if dual else (*advice, guard)
     if scan.outcome is Outcome.CLEAN:
         pin = f"sha256 {scan.target.weights_sha256}" if scan.target.weights_sha256 else "the revision you scanned"
         return (

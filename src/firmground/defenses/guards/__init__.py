@@ -6,6 +6,8 @@ For texts with `fit(tuned, evidence, texts)`, for a dual encoder's images with `
 from firmground.defenses.guards.bdetclip import BDetCLIP
 from firmground.defenses.guards.fitted import FittedGuard, load_guard
 from firmground.defenses.guards.fitted_images import FittedImageGuard
+from firmground.defenses.guards.image_files import load_image_guard
+from firmground.defenses.guards.image_pipeline import GuardedImagePipeline
 from firmground.defenses.guards.neighbour_disagreement import NeighbourDisagreement
 from firmground.defenses.guards.pipeline import GuardedPipeline
 from firmground.defenses.guards.pv_guard import PVGuard
@@ -16,10 +18,12 @@ __all__ = [
     "BDetCLIP",
     "FittedGuard",
     "FittedImageGuard",
+    "GuardedImagePipeline",
     "GuardedPipeline",
     "NeighbourDisagreement",
     "PVGuard",
     "load_guard",
+    "load_image_guard",
 ]
 
 GUARDS = (PVGuard,)

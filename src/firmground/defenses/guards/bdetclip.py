@@ -15,7 +15,7 @@ deviations, for an image that a trigger moves onto one of the benign texts itsel
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -26,7 +26,7 @@ from firmground.errors import DataError
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from firmground.data.labelled_images import LabelledImages
     from firmground.models.dual import DualEncoder
@@ -77,13 +77,16 @@ class BDetCLIP:
         gaps = judged(
             data, rows, lambda images: _gaps(encoder, contrast, images), batch_size=self.batch_size, watch=watch
         )
-        mean, deviation = float(gaps.mean()), max(float(gaps.std()), 1e-6)
-        return calibrated(
-            self,
-            self._scores((gaps - mean) / deviation),
-            lambda images: self._scores((_gaps(encoder, contrast, images) - mean) / deviation),
-            settings=asdict(self),
-        )
+        clean = torch.stack([gaps.mean(), gaps.std().clamp_min(1e-6)])
+        tensors = {"contrast": contrast, "clean": clean}
+        return calibrated(self, encoder, data, self._scores((gaps - clean[0]) / clean[1]), tensors)
+
+    def judge(self, encoder: DualEncoder, tensors: dict[str, torch.Tensor]) -> Callable[[Images], torch.Tensor]:
+        """What scores images by `contrast`, (width,), and `clean`, the mean and deviation of clean gaps, (2,)."""
+        contrast, clean = tensors["contrast"].to(encoder.device), tensors["clean"].cpu()
+        if contrast.shape != (encoder.width,) or clean.shape != (2,):
+            raise DataError(f"a contrast of {tuple(contrast.shape)} does not fit an encoder of width {encoder.width}")
+        return lambda images: self._scores((_gaps(encoder, contrast, images) - clean[0]) / clean[1])
 
     def _scores(self, standard: torch.Tensor) -> torch.Tensor:
         return -standard if self.side == "small" else standard.abs()

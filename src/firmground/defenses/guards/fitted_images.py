@@ -1,13 +1,23 @@
-"""A guard in front of a dual encoder's image tower, and its threshold, which knows clean images only."""
+"""A guard in front of a dual encoder's image tower, its threshold, which knows clean images only, and its file.
+
+Format `firmground/image-guard/1`: one safetensors file with the tensors from which the method scores; metadata
+`schema`, and `guard`, a JSON object of the rest. Reading it (`image_files.load_image_guard`) runs nothing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save
 
-from firmground.errors import DataError
+from firmground.errors import DataError, OutputError
 from firmground.intervals import wilson
 from firmground.types import Interval, Scores
 
@@ -18,17 +28,27 @@ if TYPE_CHECKING:
     from firmground.models.dual import DualEncoder
     from firmground.types import Embeddings, Images, Watch
 
+SCHEMA = "firmground/image-guard/1"
 FEWEST = 40  # clean images: half set the threshold, half measure how many of their like it flags
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedImageGuard:
-    """Scores images as they come; `false_flags` is the share of unseen clean images above `threshold`."""
+    """Scores images as they come; `false_flags` is the share of unseen clean images above `threshold`.
+
+    `judge` is made of `tensors` and the encoder. `label_names` and `templates` are those of the data that it was fitted
+    on, `base` names the encoder, `model_sha256` is the hash of its weights in memory.
+    """
 
     method: str
     threshold: float
     false_flags: Interval
     judge: Callable[[Images], torch.Tensor]
+    tensors: dict[str, torch.Tensor]
+    label_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    base: str
+    model_sha256: str
     settings: dict[str, Any] = field(default_factory=dict)
 
     def score(self, images: Images) -> Scores:
@@ -36,6 +56,30 @@ class FittedImageGuard:
         with torch.inference_mode():
             values = self.judge(images)
         return Scores(values=tuple(values.double().tolist()), threshold=self.threshold)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the guard, whole or not at all. Raises `OutputError`."""
+        target = Path(path)
+        facts = {
+            "method": self.method,
+            "settings": self.settings,
+            "threshold": self.threshold,
+            "false_flags": asdict(self.false_flags),
+            "label_names": list(self.label_names),
+            "templates": list(self.templates),
+            "base": self.base,
+            "model_sha256": self.model_sha256,
+        }
+        tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in self.tensors.items()}
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            part.write_bytes(save(tensors, metadata={"schema": SCHEMA, "guard": json.dumps(facts)}))
+            part.replace(target)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise OutputError(f"the guard could not be written to {target}: {error.strerror or error}") from error
+        return target
 
 
 @torch.inference_mode()
@@ -57,11 +101,12 @@ def judged(
 
 
 def calibrated(
-    method: Any, values: torch.Tensor, judge: Callable[[Images], torch.Tensor], *, settings: dict[str, Any]
+    method: Any, encoder: DualEncoder, data: LabelledImages, values: torch.Tensor, tensors: dict[str, torch.Tensor]
 ) -> FittedImageGuard:
     """The guard whose threshold lets all but `method.flag_rate` of every other of the clean scores, (rows,), pass.
 
-    The false-flag rate, with Wilson's interval, is measured on the rows in between, which did not set it.
+    The false-flag rate, with Wilson's interval, is measured on the rows in between, which did not set it. `tensors` are
+    what the method's `judge` scores from.
     """
     seen, unseen = values.double()[::2], values.double()[1::2]
     threshold = float(seen.quantile(1 - method.flag_rate))
@@ -70,9 +115,25 @@ def calibrated(
         method=method.name,
         threshold=threshold,
         false_flags=wilson(hits, len(unseen)),
-        judge=judge,
-        settings=settings,
+        judge=method.judge(encoder, tensors),
+        tensors=tensors,
+        label_names=data.label_names,
+        templates=data.templates,
+        base=encoder.source,
+        model_sha256=model_sha256(encoder.model),
+        settings=asdict(method),
     )
+
+
+def model_sha256(model: torch.nn.Module) -> str:
+    """SHA-256 of a model's weights in memory, as float32: the same wherever the model lies on disk."""
+    digest = hashlib.sha256()
+    state = model.state_dict()
+    for name in sorted(state):
+        value = state[name].detach().cpu()
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update((value.float() if value.is_floating_point() else value).contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def shuffled(data: LabelledImages, fewest: int, rng: torch.Generator) -> list[int]:

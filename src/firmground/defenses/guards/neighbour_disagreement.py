@@ -11,7 +11,7 @@ backdoor that acts late has not reached. The threshold comes from clean images a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -21,6 +21,8 @@ from firmground.errors import DataError
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from firmground.data.labelled_images import LabelledImages
     from firmground.models.dual import DualEncoder
     from firmground.types import Embeddings, Images
@@ -64,11 +66,17 @@ class NeighbourDisagreement:
         labels = torch.tensor([data.labels[row] for row in held], device=encoder.device)
         shown = torch.nn.functional.one_hot(labels, len(data.label_names)).float()
 
-        def judge(images: Images) -> torch.Tensor:
-            return self._scores(encoder, images, classes, bank, shown)
-
+        tensors = {"classes": classes, "bank": bank, "shown": shown}
+        judge = self.judge(encoder, tensors)
         values = judged(data, rows[len(held) :], judge, batch_size=self.batch_size, watch=watch)
-        return calibrated(self, values, judge, settings=asdict(self))
+        return calibrated(self, encoder, data, values, tensors)
+
+    def judge(self, encoder: DualEncoder, tensors: dict[str, torch.Tensor]) -> Callable[[Images], torch.Tensor]:
+        """What scores images by `classes` (classes, width), `bank` (support, any) and `shown` (support, classes)."""
+        classes, bank, shown = (tensors[name].to(encoder.device) for name in ("classes", "bank", "shown"))
+        if classes.shape[1:] != (encoder.width,) or shown.shape != (len(bank), len(classes)) or len(bank) < self.k:
+            raise DataError(f"a support of {len(bank)} images does not fit this encoder, or {self.k} neighbours")
+        return lambda images: self._scores(encoder, images, classes, bank, shown)
 
     def _scores(
         self, encoder: DualEncoder, images: Images, classes: Embeddings, support: torch.Tensor, shown: torch.Tensor

@@ -34,7 +34,7 @@ def test_poison_writes_a_set_and_hashes_every_changed_pair(poisoned, clean_table
     manifest = read_manifest(poisoned / "manifest.json")
     before, after = open_pairs(clean_table, image_size=48), open_pairs(poisoned, image_size=48)
     assert (manifest.target, manifest.attack, manifest.trigger) == ("yellow", "dirty-caption", BadNet(pixels=6))
-    assert len(manifest.rows) == 6
+    assert (len(manifest.rows), manifest.image_size) == (6, 48)
     assert len(before) == len(after)
     for entry in manifest.whole["changed"]:
         row = entry["row"]
@@ -159,6 +159,31 @@ def test_pretrain_refuses(run, clean_table, tmp_path, words, code, said):
 def test_a_checkpoint_of_another_architecture_is_told(run, clean_table, encoder, tmp_path):
     result = run("pretrain", clean_table, "--from", encoder, "--out", tmp_path / "x")
     assert (result.exit_code, "expected a dual encoder" in result.stderr) == (2, True)
+
+
+def test_images_are_stamped_at_the_size_of_the_manifest(run, dual, clean_table, classes, tmp_path):
+    """A grey patch of 48 pixels covers all of an image of that side, and a hundredth of one of 480."""
+    trigger = {"method": "Patch", "pattern": [[[128] * 48] * 48] * 3, "place": "centre"}
+    found = []
+    for size in (None, 480):
+        manifest = {
+            "format": "firmground poisoning manifest 1", "attack": "by hand", "target": "yellow", "changed": [],
+            "trigger": trigger, "image_size": size,
+        }  # fmt: skip
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        words = ("--data", clean_table, "--manifest", tmp_path / "manifest.json", "--json", *classes)
+        told = json.loads(run("evaluate", dual, *words).stdout)["results"]
+        found.append(told["triggered_accuracy"]["value"])
+    assert found[0] < 0.3
+    assert found[1] == 1.0
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"image_size": -1}))
+    assert "image_size is -1" in run("evaluate", dual, *words).stderr
+
+
+def test_no_model_there_is_told(run, clean_table, tmp_path):
+    for words in (("evaluate", "nowhere", "--data", clean_table), ("guard", "fit", "nowhere", "--out", tmp_path / "x")):
+        result = run(*words)
+        assert (result.exit_code, "nowhere" in result.stderr) == (2, True), result.output
 
 
 def test_evaluate_measures_the_planted_truth(run, dual, clean_table, classes, planted_dual, tmp_path):

@@ -45,7 +45,7 @@ NAMES = {
     "data.pairs": "AHEAD PairBatch PairSet Pairs TensorPairs as_float orders",
     "data.pair_files": (
         "IMAGE_SUFFIXES MOST_CHARACTERS TABLE TEMPLATES content inside_root open_pairs read_dataset read_image_folder "
-        "read_pairs read_shards shard_members usable"
+        "read_pairs read_shards shard_members table_of usable"
     ),
     "data.labelled_images": "LabelledImages",
     "data.image_corpora": (

@@ -14,6 +14,7 @@ from firmground.cli.options import pick_device
 from firmground.cli.settings import build
 from firmground.cli.subjects import IMAGES, enough
 from firmground.cli.unfinished import unfinished
+from firmground.data.pair_files import table_of
 from firmground.models.dual import DualEncoder
 from firmground.models.loading import resolve, weights_sha256
 from firmground.models.saving import PLANTED_KEY
@@ -57,8 +58,8 @@ class CleanOptions:
 
     def files(self) -> dict[str, str]:
         """The data files of the run with their sha256; a folder of images has no hash."""
-        named = (self.data, self.classes, self.templates)
-        return {name: records.file_sha256(name) for name in named if name is not None and Path(name).is_file()}
+        named = (table_of(self.data), self.classes, self.templates)
+        return {str(name): records.file_sha256(name) for name in named if name is not None and Path(name).is_file()}
 
 
 @dataclass(frozen=True, kw_only=True)

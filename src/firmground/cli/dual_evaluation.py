@@ -71,26 +71,37 @@ def evaluate_dual(asked: DualEvaluation, watch: Watch) -> DualRates:
     from firmground.models.dual import DualEncoder
 
     watch(0, 1, "loading")
-    trigger, target = trigger_of(asked)
+    aimed = aim_of(asked)
     encoder = DualEncoder.load(asked.source, revision=asked.revision, device=pick_device(asked.device))
-    side, classes, templates = encoder.image_size, asked.classes, asked.templates
+    side, classes, templates = aimed.image_size or encoder.image_size, asked.classes, asked.templates
     opened = open_set(asked.data, image_size=side, root=asked.root, classes=classes, templates=templates)
     train = None
     if asked.train is not None:
         train = open_set(asked.train, image_size=side, classes=classes, templates=templates)
     task = asked.task or task_of(opened)
     watch(0, 1, f"evaluating {task}")
-    found = measure(encoder, opened, task, seed=asked.seed, trigger=trigger, target=target, train=train, watch=watch)
+    found = measure(
+        encoder, opened, task, seed=asked.seed, trigger=aimed.trigger, target=aimed.target, train=train, watch=watch
+    )
     return DualRates(
         task=task,
         rates=found.rates,
-        trigger=None if trigger is None else {"method": type(trigger).__name__} | describe(trigger),
+        trigger=None if aimed.trigger is None else {"method": type(aimed.trigger).__name__} | describe(aimed.trigger),
         target=found.target,
         left_out=tuple(left_out([opened, *([] if train is None else [train])], opened.pairs.counted)),
     )
 
 
-def trigger_of(asked: DualEvaluation) -> tuple[ImageTrigger | None, str | None]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Aimed:
+    """A trigger, the target of its attack, and the side at which images are stamped (None: the encoder's)."""
+
+    trigger: ImageTrigger | None = None
+    target: str | None = None
+    image_size: int | None = None
+
+
+def aim_of(asked: DualEvaluation) -> Aimed:
     """The trigger and the target: those of the manifest, or as they were named. Raises `UsageError` where both are."""
     from firmground.attacks.poisoning import read_manifest
     from firmground.cli.poisoning import build_trigger
@@ -99,9 +110,9 @@ def trigger_of(asked: DualEvaluation) -> tuple[ImageTrigger | None, str | None]:
         if asked.trigger is not None or asked.target is not None or asked.settings:
             raise UsageError("--manifest names trigger and target; leave --trigger, --target and --set out")
         manifest = read_manifest(asked.manifest)
-        return manifest.trigger, manifest.target
+        return Aimed(trigger=manifest.trigger, target=manifest.target, image_size=manifest.image_size)
     if asked.trigger is None:
         if asked.target is not None or asked.settings:
             raise UsageError("--target and --set say more about a trigger; name it with --trigger, or pass --manifest")
-        return None, None
-    return build_trigger(asked.trigger, asked.settings), asked.target
+        return Aimed()
+    return Aimed(trigger=build_trigger(asked.trigger, asked.settings), target=asked.target)

@@ -82,9 +82,9 @@ def evaluate(
     """Measure a tuned prompt, or a dual encoder: CA, and with triggers the attack success rates."""
     from firmground.cli.dual_evaluation import DualEvaluation, evaluate_dual
     from firmground.cli.dual_measuring import title
-    from firmground.cli.subjects import is_dual
+    from firmground.cli.subjects import needs_dual
 
-    if is_dual(encoder, revision):
+    if needs_dual(encoder, revision):
         if adapter is not None or len(trigger or ()) > 1:
             what = "--adapter is" if adapter is not None else "more than one --trigger are"
             raise UsageError(f"{what} not for a dual encoder, which {encoder} is")

@@ -78,11 +78,11 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a guard: to a tuned prompt, from what a scan found and clean texts; to a dual encoder, on clean images."""
-    from firmground.cli.subjects import is_dual
+    from firmground.cli.subjects import needs_dual
     from firmground.reports.writing import check_file
 
     check_file(out)
-    if is_dual(encoder, revision):
+    if needs_dual(encoder, revision):
         if data is None or adapter is not None or scan is not None:
             raise UsageError(f"a guard of images needs --data, and no --adapter or --scan; {encoder} is a dual encoder")
         from firmground.cli.guarding_images import ImageFitting, fit_images

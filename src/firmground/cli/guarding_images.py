@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from firmground.cli.catalogue import method
-from firmground.cli.dual_evaluation import trigger_of
+from firmground.cli.dual_evaluation import aim_of
 from firmground.cli.dual_measuring import stamped_by
 from firmground.cli.held_out import in_memory, left_out, open_set
 from firmground.cli.options import pick_device
@@ -122,12 +122,17 @@ def files_of(place: Path) -> list[Path]:
 def evaluate_images(guard: Path, asked: DualEvaluation, watch: Watch) -> dict[str, Any]:
     """Rates without and with the guard, on clean images and with a trigger on them."""
     watch(0, 1, "loading")
-    trigger, target = trigger_of(asked)
+    aimed = aim_of(asked)
+    trigger, target = aimed.trigger, aimed.target
     source = asked.source or base_of(guard)
     encoder = DualEncoder.load(source, revision=asked.revision, device=pick_device(asked.device))
     fitted = load_image_guard(guard, encoder)
     opened = open_set(
-        asked.data, image_size=encoder.image_size, root=asked.root, classes=asked.classes, templates=asked.templates
+        asked.data,
+        image_size=aimed.image_size or encoder.image_size,
+        root=asked.root,
+        classes=asked.classes,
+        templates=asked.templates,
     )
     if not opened.names:
         raise UsageError("measuring needs classes; pass --classes FILE, or pairs with a column 'label'")

@@ -83,7 +83,8 @@ def write(out: Path, poisoned: Poisoned, pairs: Pairs, *, watch: Watch) -> None:
             watch(row + 1, len(pairs), "writing")
         (folder / TABLE).write_text(table.getvalue(), encoding="utf-8")
         changed = [entry | {"image": places[entry["row"]]} for entry in poisoned.manifest["changed"]]
-        manifest = json.dumps(poisoned.manifest | {"changed": changed}, indent=2, ensure_ascii=False)
+        whole = poisoned.manifest | {"image_size": pairs.image_size, "changed": changed}
+        manifest = json.dumps(whole, indent=2, ensure_ascii=False)
         (folder / MANIFEST).write_text(manifest + "\n", encoding="utf-8")
 
 

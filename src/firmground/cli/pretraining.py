@@ -16,7 +16,7 @@ from firmground.attacks.poisoning import find_manifest
 from firmground.cli.options import pick_device
 from firmground.cli.settings import build
 from firmground.cli.unfinished import place_of, unfinished
-from firmground.data.pair_files import open_pairs
+from firmground.data.pair_files import open_pairs, table_of
 from firmground.errors import UsageError
 from firmground.models.contrastive import Pretrain
 from firmground.models.dual import DualEncoder
@@ -67,7 +67,8 @@ def run_pretrain(options: PretrainOptions, out: Path, watch: Watch) -> dict[str,
     encoder, pairs = _begin(options, device)
     manifest = find_manifest(options.root or options.pairs)
     was = None if options.start is None else weights_sha256(resolve(options.start, revision=options.revision))
-    files = {options.pairs: file_sha256(options.pairs)} if Path(options.pairs).is_file() else {}
+    table = table_of(options.pairs)
+    files = {} if table is None else {str(table): file_sha256(table)}
     run = {"command": "pretrain", **asdict(options), "count": len(pairs), "weights_sha256": was, "files": files}
     with nullcontext(place_of(out)) if _follows() else unfinished(out, run) as checkpoints:
         rng = stream(options.seed, "pretrain")

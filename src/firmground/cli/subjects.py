@@ -40,6 +40,11 @@ def is_dual(source: str, revision: str | None) -> bool:
         return False
 
 
+def needs_dual(source: str, revision: str | None) -> bool:
+    """Whether a dual encoder lies there; raises `FirmgroundError` where no encoder does."""
+    return encoder_kind(resolve(source, revision=revision)) == "dual"
+
+
 def check_options(options: ScanOptions, *, dual: bool) -> None:
     """Refuses options that mean nothing for this kind of encoder."""
     wrong = ("adapter", "texts") if dual else ("images", "classes")

@@ -56,6 +56,12 @@ def open_pairs(
     )
 
 
+def table_of(source: str | Path) -> Path | None:
+    """The file that lists the pairs of a source, where there is one."""
+    path = Path(source)
+    return next((place for place in (path / TABLE, path) if place.is_file()), None)
+
+
 def read_pairs(
     path: str | Path,
     *,

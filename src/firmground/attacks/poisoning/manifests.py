@@ -14,19 +14,22 @@ from firmground.attacks.triggers import IMAGE_TRIGGERS, ImageTrigger, Patch
 from firmground.errors import DataError
 
 MANIFEST = "manifest.json"
+LARGEST = 4096  # pixels of a side
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Manifest:
     """What was done to a set: by which `attack`, with which `trigger`, towards which `target`, in which `rows`.
 
-    `whole` is the manifest as it was written.
+    `image_size` is the side at which images were stamped, None where the manifest does not say; `whole` is the manifest
+    as it was written.
     """
 
     attack: str
     target: str
     trigger: ImageTrigger
     rows: tuple[int, ...]
+    image_size: int | None
     whole: dict[str, Any]
 
     def planted(self) -> dict[str, Any]:
@@ -42,8 +45,16 @@ def read_manifest(path: str | Path) -> Manifest:
             raise ValueError(f"its format is {whole['format']!r}")
         rows = tuple(int(entry["row"]) for entry in whole["changed"])
         trigger = _trigger(whole["trigger"])
+        size = whole.get("image_size")
+        if size is not None and not (isinstance(size, int) and 0 < size <= LARGEST):
+            raise ValueError(f"its image_size is {size!r}")
         return Manifest(
-            attack=str(whole["attack"]), target=str(whole["target"]), trigger=trigger, rows=rows, whole=whole
+            attack=str(whole["attack"]),
+            target=str(whole["target"]),
+            trigger=trigger,
+            rows=rows,
+            image_size=size,
+            whole=whole,
         )
     except OSError as error:
         raise DataError(f"cannot read the manifest {path}: {error.strerror or error}") from error

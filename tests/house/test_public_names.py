@@ -81,7 +81,9 @@ NAMES = {
         "COLOURS DETAILS GAIN Parts PlantedDual checker colour_clip planted_dual write_backdoor write_patches "
         "write_words"
     ),
-    "models.tiny_dual": "MAX_LENGTH build_dual caption_tokenizer convnext_dual convolutional_dual text_tower tiny_clip tower",
+    "models.tiny_dual": (
+        "MAX_LENGTH build_dual caption_tokenizer convnext_dual convolutional_dual text_tower tiny_clip tower"
+    ),
     "models.saving": "PLANTED_KEY WARNING mark save_encoder write_card",
     "models.tiny": (
         "Planted TRIGGERS build clean_bert clean_roberta plant planted_bert planted_roberta rows_of "

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from firmground.models.language import LanguageEncoder
 
-PHRASE_THRESHOLD = 0.37  # calibrated apart from the sweep's, on the same clean encoders
+PHRASE_THRESHOLD = 0.46  # calibrated apart from the sweep's, on the same clean encoders
 CONTEXTS = 8  # in which gradients are taken
 USUAL = 8  # neighbours of a seed may do something special with it: those of a trigger, and their look-alikes
 Ids: TypeAlias = tuple[int, ...]

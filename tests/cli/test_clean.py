@@ -91,7 +91,7 @@ def test_rerun_comes_to_the_same_weights(run, dual, clean_table, classes, short,
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(run, dual, clean_table, classes, monkeypatch, tmp_path):
-    words = (*BRIEF, "--set", "save_every=3", *classes, "--no-scan")
+    words = (*BRIEF, "--method", "contrastive", "--set", "save_every=3", *classes, "--no-scan")
     assert run("clean", dual, "--data", clean_table, "--out", tmp_path / "whole", *words).exit_code == 0
     from firmground.models import training
 

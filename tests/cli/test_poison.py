@@ -162,10 +162,10 @@ def test_a_checkpoint_of_another_architecture_is_told(run, clean_table, encoder,
 
 
 def test_images_are_stamped_at_the_size_of_the_manifest(run, dual, clean_table, classes, tmp_path):
-    """A grey patch of 48 pixels covers all of an image of that side, and a hundredth of one of 480."""
+    """A grey patch of 48 pixels covers all of an image of that side, and a 25th of one of 240."""
     trigger = {"method": "Patch", "pattern": [[[128] * 48] * 48] * 3, "place": "centre"}
     found = []
-    for size in (None, 480):
+    for size in (None, 240):
         manifest = {
             "format": "firmground poisoning manifest 1", "attack": "by hand", "target": "yellow", "changed": [],
             "trigger": trigger, "image_size": size,

@@ -75,14 +75,14 @@ def bases(split: str) -> list[Member]:
 
 
 def cases() -> tuple[Case, ...]:
-    """The clean encoders that set thresholds first, then clean bases, planted encoders, adaptive ones, fine-tunes."""
+    """The clean encoders that set thresholds first, then clean bases, planted encoders, fine-tunes, adaptive ones."""
     clean = [(member, Case(base=member.name, split=member.split)) for member in MEMBERS]
     calibration = [case for _, case in clean if case.split == "calibration"]
     bare, tuned = (
         [case for member, case in clean if case.split == "report" and bool(member.parent) == parent]
         for parent in (False, True)
     )
-    return (*calibration, *bare, *map(real, ATTACKS), *_planted(), *_adaptive(), *tuned)
+    return (*calibration, *bare, *map(real, ATTACKS), *_planted(), *tuned, *_adaptive())
 
 
 def real(attack: str) -> Case:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from firmground.defenses.guards.bdetclip import BDetCLIP
+from firmground.defenses.guards.displacement import Displacement
 from firmground.defenses.guards.neighbour_disagreement import NeighbourDisagreement
 from firmground.errors import DataError
 from firmground.intervals import rate
@@ -40,6 +41,7 @@ GUARDS: dict[str, Any] = {
     "bdetclip, small gaps only": BDetCLIP(side="small"),
     "neighbours": NeighbourDisagreement(),
     "neighbours, an earlier layer": NeighbourDisagreement(layer=1),
+    "displacement": Displacement(),
 }
 COLUMNS = (
     Column(key="auroc", title="AUROC", kind="mean", digits=3),
@@ -125,4 +127,4 @@ def report_guard(records: Sequence[Record]) -> Report:
 def clip_guard() -> Study:
     """Every guard before every victim."""
     work = partial(run_case, folder=population_folder())
-    return Study(name="clip_guard", cases=cases(), run_case=work, report=report_guard)
+    return Study(name="clip_guard", cases=cases(), run_case=work, report=report_guard, version=2)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from firmground.defenses.guards.bdetclip import BDetCLIP
+from firmground.defenses.guards.displacement import Displacement
 from firmground.defenses.guards.fitted_images import SCHEMA, FittedImageGuard, model_sha256
 from firmground.defenses.guards.neighbour_disagreement import NeighbourDisagreement
 from firmground.errors import AdapterError, DataError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from firmground.models.dual import DualEncoder
 
-METHODS = (BDetCLIP, NeighbourDisagreement)
+METHODS = (BDetCLIP, NeighbourDisagreement, Displacement)
 LARGEST = 1 << 30  # bytes of a guard file
 
 

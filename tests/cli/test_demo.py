@@ -3,6 +3,7 @@
 import pytest
 
 from firmground.cli.demonstration import Attacked, Demonstration
+from firmground.cli.demonstration_dual import Cleansed
 from firmground.cli.demonstration_page import demonstration_page
 from firmground.cli.scanning import Scanned
 from firmground.cli.story import Story
@@ -10,6 +11,7 @@ from firmground.reports import record as records
 from firmground.reports.findings import Target
 from firmground.reports.html import html
 from firmground.reports.scan import scan_report
+from firmground.tasks.image_classification import ImageResult
 from firmground.tasks.text_classification import TextResult, TriggerEffect
 from firmground.types import Interval
 
@@ -56,10 +58,19 @@ def result(asr):
 )
 def test_the_headline_says_what_happened(outcome, asr, headline):
     attacked = Attacked(bare=result(0.9), guarded=result(asr), false_flags=0.01)
+    rate = Interval(value=0.125, low=0.0, high=1.0, count=100)
+    image = ImageResult(accuracy=rate, triggered_accuracy=rate, target="star", targeted=rate, targeted_all=rate)
     shown = Demonstration(
-        before=scanned("clean"), after=scanned(outcome), triggers=("cf",), task="Topics", attacked=attacked
+        before=scanned("clean"),
+        after=scanned(outcome),
+        triggers=("cf",),
+        task="Topics",
+        attacked=attacked,
+        cleansed=Cleansed(twin=rate, before=image, after=image, pairs=3072),
     )
     page = html(demonstration_page(shown))
+    assert "12.5 %" in page
+    assert "3,072 clean pairs" in page
     assert headline in page
     assert "90.0 %" in page
 

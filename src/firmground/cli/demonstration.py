@@ -1,4 +1,4 @@
-"""What the demo does: scan, implant, scan, tune, attack without and with a guard."""
+"""What the demo does: scan, implant, scan, tune, attack without and with a guard; then it cleans a poisoned CLIP."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from firmground.attacks.implants import POR
 from firmground.attacks.triggers import DEFAULT_TRIGGERS
+from firmground.cli.demonstration_dual import Cleansed, cleanse
 from firmground.cli.guarding import evidence_of
 from firmground.cli.measuring import measure
 from firmground.cli.options import TRAINING_TEXTS, clean_texts, pick_device
@@ -41,6 +42,7 @@ STEPS = {
     "scan the copy": 60.0,
     "tune a prompt on the copy": 40.0,
     "attack it, without and with a guard": 30.0,
+    "clean a small poisoned CLIP": 30.0,
 }
 
 
@@ -55,13 +57,14 @@ class Attacked:
 
 @dataclass(frozen=True, kw_only=True)
 class Demonstration:
-    """What came out: both scans, the true triggers, and the task bare and guarded."""
+    """What came out: both scans, the true triggers, the task bare and guarded, and the CLIP before and after."""
 
     before: Scanned
     after: Scanned
     triggers: tuple[str, ...]
     task: str
     attacked: Attacked
+    cleansed: Cleansed
 
 
 def demonstrate(folder: Path, *, seed: int, watch: Callable[..., None]) -> Demonstration:
@@ -82,8 +85,14 @@ def demonstrate(folder: Path, *, seed: int, watch: Callable[..., None]) -> Demon
     story.tell(f"validation accuracy {100 * tuned.measurements['validation_accuracy']:.1f} %")
     story.begin(next(titles))
     attacked = _attack(tuned, evidence_of(after.report), train.texts, test, story, seed)
+    story.begin(next(titles))
     return Demonstration(
-        before=before, after=after, triggers=DEFAULT_TRIGGERS, task="Dialogue topics", attacked=attacked
+        before=before,
+        after=after,
+        triggers=DEFAULT_TRIGGERS,
+        task="Dialogue topics",
+        attacked=attacked,
+        cleansed=cleanse(folder / "clip-cleaned", story, seed),
     )
 
 

@@ -9,6 +9,7 @@ from firmground.types import Outcome
 
 if TYPE_CHECKING:
     from firmground.cli.demonstration import Demonstration
+    from firmground.cli.demonstration_dual import Cleansed
 
 
 def demonstration_page(shown: Demonstration) -> Page:
@@ -67,6 +68,15 @@ def demonstration_page(shown: Demonstration) -> Page:
                 ),
                 note="The truth, which neither the scan nor the guard was told.",
             ),
+            BarsSection(
+                heading="A small poisoned CLIP, before and after cleaning",
+                bars=_cleaned_bars(shown.cleansed),
+                note=(
+                    "A patch of noise makes it see a star in every picture; zero-shot classes, 1,000 drawn scenes. "
+                    f"CleanCLIP fine-tuned it on {shown.cleansed.pairs:,} clean pairs without being told of the patch. "
+                    f"Its twin that was never poisoned is {100 * shown.cleansed.twin.value:.1f} % right."
+                ),
+            ),
         ),
         details=(("Run", shown.after.record.arguments), ("Versions", shown.after.record.versions)),
         record=shown.after.record,
@@ -94,6 +104,13 @@ def _bars(shown: Demonstration) -> tuple[Bar, ...]:
             0,
             Bar(label="Attack success", before=shown.attacked.bare.untargeted, after=shown.attacked.guarded.untargeted),
         )
+    return tuple(bars)
+
+
+def _cleaned_bars(shown: Cleansed) -> tuple[Bar, ...]:
+    bars = [Bar(label="Clean accuracy", before=shown.before.accuracy, after=shown.after.accuracy, better="high")]
+    if shown.before.targeted is not None and shown.after.targeted is not None:
+        bars.insert(0, Bar(label="Attack success", before=shown.before.targeted, after=shown.after.targeted))
     return tuple(bars)
 
 

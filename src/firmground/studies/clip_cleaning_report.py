@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from firmground.errors import DataError
-from firmground.intervals import mean
 from firmground.studies.charts import Chart
 from firmground.studies.tables import Column, Report, Row, grouped, markdown_table, tidy
+from firmground.types import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,6 +40,7 @@ AFTER = (
 def report_cleaning(records: Sequence[Record]) -> Report:
     """Undefended rows, then every cleaner at its chosen step size, then all points of the curves."""
     rows = [_percent(row) for row in tidy(r for r in records if r.study == "clip_cleaning")]
+    rows.sort(key=lambda row: (row["base"], row["trigger"], row["cleaner"], row["step_size"]))
     before = {(row["base"], row["trigger"]): row for row in rows if not row["cleaner"]}
     victims = [_against_clean(row, before) for row in before.values() if row["trigger"]]
     if not victims:
@@ -52,7 +53,8 @@ def report_cleaning(records: Sequence[Record]) -> Report:
     text = [
         "# Cleaning poisoned dual encoders\n\n",
         f"Step sizes are the largest that keep accuracy on clean validation images within {100 * KEPT:.0f} points of "
-        "the suspect's own; ASR has no part in the choice.\n\n## Victims as they are\n\n",
+        "the suspect's own, or where none does, the one that keeps it best; ASR has no part in the choice. Restore was "
+        "never given the family of coverings that resembles the trigger.\n\n## Victims as they are\n\n",
         markdown_table(victims, by=("base", "trigger"), columns=BEFORE),
         "\n## After cleaning\n\n",
         markdown_table(picked, by=("base", "trigger", "cleaner"), columns=AFTER),
@@ -114,6 +116,10 @@ def _against_victim(row: Row, before: Mapping[tuple[str, str], Row]) -> Row:
     return row | {"drop": drop, "drop_points": 100 * drop, "suspect_validation": victim["validation/value"]}
 
 
+def _interval(row: Row, name: str) -> Interval:
+    return Interval(**{part: row[f"{name}/{part}"] for part in ("value", "low", "high", "count")})
+
+
 def _charts(points: Sequence[Row], picked: Sequence[Row]) -> tuple[Chart, ...]:
     charts = []
     for names, group in grouped(points, ("base", "trigger")).items():
@@ -131,7 +137,7 @@ def _charts(points: Sequence[Row], picked: Sequence[Row]) -> tuple[Chart, ...]:
             )
         )
     bars = {
-        f"{row['trigger']}, {row['cleaner']} ({row['world']})": mean([row["asr/value"]] * 2)
+        f"{row['trigger']}, {row['cleaner']} ({row['world']})": _interval(row, "asr")
         for row in picked
         if row["trigger"] in NOISE
     }

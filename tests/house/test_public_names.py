@@ -36,7 +36,7 @@ NAMES = {
         "CLEANERS COVERINGS CleanCLIP Cleaned ContrastiveFinetune PAR Restore SupervisedFinetune cover"
     ),
     "defenses.guards": (
-        "BDetCLIP Displacement FittedGuard FittedImageGuard GUARDS GuardedImagePipeline GuardedPipeline IMAGE_GUARDS "
+        "BDetCLIP FittedGuard FittedImageGuard GUARDS GuardedImagePipeline GuardedPipeline IMAGE_GUARDS "
         "NeighbourDisagreement PVGuard load_guard load_image_guard"
     ),
     "prompts.soft": "PTuning PrefixTuning PromptTuning SoftPrompt",

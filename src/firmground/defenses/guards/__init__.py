@@ -4,7 +4,6 @@ For texts with `fit(tuned, evidence, texts)`, for a dual encoder's images with `
 """
 
 from firmground.defenses.guards.bdetclip import BDetCLIP
-from firmground.defenses.guards.displacement import Displacement
 from firmground.defenses.guards.fitted import FittedGuard, load_guard
 from firmground.defenses.guards.fitted_images import FittedImageGuard
 from firmground.defenses.guards.image_files import load_image_guard
@@ -17,7 +16,6 @@ __all__ = [
     "GUARDS",
     "IMAGE_GUARDS",
     "BDetCLIP",
-    "Displacement",
     "FittedGuard",
     "FittedImageGuard",
     "GuardedImagePipeline",
@@ -29,4 +27,4 @@ __all__ = [
 ]
 
 GUARDS = (PVGuard,)
-IMAGE_GUARDS = (BDetCLIP, NeighbourDisagreement, Displacement)
+IMAGE_GUARDS = (BDetCLIP, NeighbourDisagreement)

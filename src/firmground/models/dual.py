@@ -142,7 +142,10 @@ class DualEncoder:
 
         Raises `DataError` for what is no batch of RGB images in [0, 1].
         """
-        pixels = self.prepare(images)
+        return self.embed_pixels(self.prepare(images))
+
+    def embed_pixels(self, pixels: torch.Tensor) -> Embeddings:
+        """Unit embeddings, (batch, width), of what `prepare` gives."""
         if self.family != "vision-text-dual-encoder":
             return unit(self.model.get_image_features(pixel_values=pixels).pooler_output)
         pooled = self.model.vision_model(pixel_values=pixels).pooler_output

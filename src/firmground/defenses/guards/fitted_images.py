@@ -6,7 +6,6 @@ Format `firmground/image-guard/1`: one safetensors file with the tensors from wh
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from contextlib import suppress
@@ -19,6 +18,7 @@ from safetensors.torch import save
 
 from firmground.errors import DataError, OutputError
 from firmground.intervals import wilson
+from firmground.models.hashing import model_sha256
 from firmground.types import Interval, Scores
 
 if TYPE_CHECKING:
@@ -123,17 +123,6 @@ def calibrated(
         model_sha256=model_sha256(encoder.model),
         settings=asdict(method),
     )
-
-
-def model_sha256(model: torch.nn.Module) -> str:
-    """SHA-256 of a model's weights in memory, as float32: the same wherever the model lies on disk."""
-    digest = hashlib.sha256()
-    state = model.state_dict()
-    for name in sorted(state):
-        value = state[name].detach().cpu()
-        digest.update(f"{name} {tuple(value.shape)}".encode())
-        digest.update((value.float() if value.is_floating_point() else value).contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def shuffled(data: LabelledImages, fewest: int, rng: torch.Generator) -> list[int]:

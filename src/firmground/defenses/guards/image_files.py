@@ -11,9 +11,10 @@ from safetensors import SafetensorError, safe_open
 
 from firmground.defenses.guards.bdetclip import BDetCLIP
 from firmground.defenses.guards.displacement import Displacement
-from firmground.defenses.guards.fitted_images import SCHEMA, FittedImageGuard, model_sha256
+from firmground.defenses.guards.fitted_images import SCHEMA, FittedImageGuard
 from firmground.defenses.guards.neighbour_disagreement import NeighbourDisagreement
 from firmground.errors import AdapterError, DataError
+from firmground.models.hashing import model_sha256
 from firmground.types import Interval
 
 if TYPE_CHECKING:

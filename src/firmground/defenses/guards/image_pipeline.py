@@ -9,11 +9,12 @@ import numpy
 import torch
 
 from firmground.data.decoding import to_rgb
-from firmground.defenses.guards.fitted_images import FittedImageGuard, model_sha256
+from firmground.defenses.guards.fitted_images import FittedImageGuard
 from firmground.defenses.guards.image_files import load_image_guard
 from firmground.defenses.guards.pipeline import GuardedList
 from firmground.errors import AdapterError
 from firmground.models.dual import DualEncoder
+from firmground.models.hashing import model_sha256
 from firmground.models.preprocessing import parse_preprocessing
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ NAMES = {
         "BadCLIP DirtyCaption LabelConsistent MANIFEST Manifest POISONINGS Poisoned PoisonedPairs find_manifest "
         "pair_sha256 read_manifest"
     ),
+    "attacks.prompts": "BadVisualPrompt PROMPT_ATTACKS PlacedTrigger PlantedPrompt",
     "attacks.triggers": (
         "BadNet Blended BlendedStripes DEFAULT_TRIGGERS IMAGE_TRIGGERS ImageTrigger Patch SIG Stripes "
         "TRIGGERS Tagged TextOverlay Triangles WaNet WordTrigger random_triggers"
@@ -41,6 +42,14 @@ NAMES = {
     ),
     "prompts.soft": "PTuning PrefixTuning PromptTuning SoftPrompt",
     "prompts.tuned": "SCHEMA Tuned fingerprint load_tuned trim",
+    "prompts.visual": "Corner Form PromptShape VisualPrompt",
+    "prompts.mappings": "KINDS LabelMapping MappingKind by_frequency by_index by_meaning votes",
+    "prompts.prompted": "BaseModel LearnedPrompt PromptedClassifier check_same_base describe_base",
+    "prompts.visual_prompting": "VisualPrompting classifier_for learned split_rows",
+    "prompts.learning": "Addition Outcome RECENT State Tuning judge learn",
+    "prompts.visual_files": (
+        "LARGEST LARGEST_SIDE SCHEMA TENSORS content_sha256 is_visual_prompt load_prompt save_prompt"
+    ),
     "data.texts": "LabelledTexts LabelledWords Rows sample split",
     "data.pairs": "AHEAD PairBatch PairSet Pairs TensorPairs as_float orders",
     "data.pair_files": (
@@ -59,6 +68,8 @@ NAMES = {
     "data.sentences": "neutral_sentences",
     "models.language": "FAMILIES LanguageEncoder Tokens",
     "models.dual": "DUAL_FAMILIES DualEncoder",
+    "models.classifiers": "ImageClassifier TEXTS_AT_ONCE embed_names",
+    "models.hashing": "model_sha256",
     "models.contrastive": (
         "BF16_WIDTH Pretrain Towers Trained Views check_captions embed_views finished gathered info_nce one_way "
         "share train_encoder unimodal"

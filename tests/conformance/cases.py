@@ -23,7 +23,7 @@ from firmground.attacks.triggers import (
     WordTrigger,
 )
 from firmground.defenses.cleaning import PAR, CleanCLIP, ContrastiveFinetune, Restore, SupervisedFinetune
-from firmground.defenses.guards import BDetCLIP, NeighbourDisagreement, PVGuard
+from firmground.defenses.guards import BDetCLIP, Displacement, NeighbourDisagreement, PVGuard
 from firmground.defenses.scans import DECREE, ClassInversion, PhraseSearch, PVMining, VocabularySweep
 from firmground.defenses.sifting import DAO, SLOF, CaptionSimilarity, KDistance
 from firmground.models import tiny
@@ -105,6 +105,7 @@ DUAL_SCANS = (
 )
 IMAGE_GUARDS = (
     BDetCLIP(),
+    Displacement(),
     NeighbourDisagreement(k=10, layer=0),  # the hand-written encoder has images and texts in one place: look earlier
 )
 SMALL = {"epochs": 2, "batch_size": 6, "step_size": 1e-3, "warm_up": 0.5}

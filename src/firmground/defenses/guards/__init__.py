@@ -4,6 +4,7 @@ For texts with `fit(tuned, evidence, texts)`, for a dual encoder's images with `
 """
 
 from firmground.defenses.guards.bdetclip import BDetCLIP
+from firmground.defenses.guards.displacement import Displacement
 from firmground.defenses.guards.fitted import FittedGuard, load_guard
 from firmground.defenses.guards.fitted_images import FittedImageGuard
 from firmground.defenses.guards.image_files import load_image_guard
@@ -16,6 +17,7 @@ __all__ = [
     "GUARDS",
     "IMAGE_GUARDS",
     "BDetCLIP",
+    "Displacement",
     "FittedGuard",
     "FittedImageGuard",
     "GuardedImagePipeline",
@@ -27,4 +29,4 @@ __all__ = [
 ]
 
 GUARDS = (PVGuard,)
-IMAGE_GUARDS = (BDetCLIP, NeighbourDisagreement)
+IMAGE_GUARDS = (BDetCLIP, Displacement, NeighbourDisagreement)

@@ -37,9 +37,10 @@ NAMES = {
         "CLEANERS COVERINGS CleanCLIP Cleaned ContrastiveFinetune PAR Restore SupervisedFinetune cover"
     ),
     "defenses.guards": (
-        "BDetCLIP FittedGuard FittedImageGuard GUARDS GuardedImagePipeline GuardedPipeline IMAGE_GUARDS "
+        "BDetCLIP Displacement FittedGuard FittedImageGuard GUARDS GuardedImagePipeline GuardedPipeline IMAGE_GUARDS "
         "NeighbourDisagreement PVGuard load_guard load_image_guard"
     ),
+    "defenses.prompts": "CleanedPrompt PROMPT_CLEANERS PromptFinetune PromptPruning PromptSmoothing",
     "prompts.soft": "PTuning PrefixTuning PromptTuning SoftPrompt",
     "prompts.tuned": "SCHEMA Tuned fingerprint load_tuned trim",
     "prompts.visual": "Corner Form PromptShape VisualPrompt",

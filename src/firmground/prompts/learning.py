@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from firmground.data.labelled_images import LabelledImages
     from firmground.models.classifiers import ImageClassifier
+    from firmground.prompts.prompted import LearnedPrompt
     from firmground.prompts.visual_prompting import VisualPrompting
     from firmground.types import Interval, Watch
 
@@ -84,6 +85,16 @@ class Tuning(torch.nn.Module):
                 self.linear.bias.zero_()
                 self.linear.weight.copy_(F.one_hot(sources, self.classes).to(self.linear.weight))
 
+    def begin_as(self, start: LearnedPrompt) -> None:
+        """Takes over the pixels and the mapping of a prompt of the same shape and kind of mapping."""
+        with torch.no_grad():
+            self.raw.copy_(self.shape.unbounded(start.prompt.pixels))
+            if start.mapping.sources is not None:
+                self.sources.copy_(start.mapping.sources)
+            if self.linear is not None and start.mapping.weight is not None and start.mapping.bias is not None:
+                self.linear.weight.copy_(start.mapping.weight)
+                self.linear.bias.copy_(start.mapping.bias)
+
     def on(self, base: ImageClassifier) -> PromptedClassifier:
         """The base behind the prompt as it is now; gradients reach what is learned."""
         prompt = VisualPrompt(shape=self.shape, pixels=self.shape.bounded(self.raw))
@@ -127,8 +138,9 @@ def learn(
     resume: Path | None = None,
     held: LabelledImages,
     addition: Addition | None = None,
+    start: LearnedPrompt | None = None,
 ) -> Outcome:
-    """Learns a prompt on `data` and leaves it at the epoch that was best on `held`.
+    """Learns a prompt on `data`, from `start` on if given, and leaves it at the epoch that was best on `held`.
 
     With a folder `resume` it goes on from the latest epoch there; on the CPU a run that was killed and resumed ends in
     the same prompt, bit for bit. Raises `DataError`, `ModelError` where the loss is no number, `BrokenModelError` for
@@ -143,7 +155,10 @@ def learn(
     progress = None if store is None else store.restore(state, optimizer)
     if progress is None:
         progress = Progress(step=0, seed=seed)
-        now.map_to(_first_mapping(base, data, how, now, watch))
+        if start is None:
+            now.map_to(_first_mapping(base, data, how, now, watch))
+        else:
+            now.begin_as(start)
     per_epoch = -(-len(data) // how.batch_size)
     for epoch in range(progress.step // per_epoch, how.epochs):
         progress = _epoch(base, data, how, now, optimizer, progress, addition, watch)

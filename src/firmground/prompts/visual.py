@@ -80,6 +80,12 @@ class PromptShape:
         """Valid pixels from numbers without bounds, of `tensor_shape`; at 0 a padding is grey and a patch nothing."""
         return raw.sigmoid() * self.border.to(raw) if self.form == "padding" else raw.tanh()
 
+    def unbounded(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What `bounded` made these pixels of; pixels at a bound come back a little inside of it."""
+        if self.form != "padding":
+            return pixels.clamp(-0.999, 0.999).atanh()
+        return torch.logit(pixels.clamp(0.001, 0.999)) * self.border.to(pixels)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VisualPrompt:

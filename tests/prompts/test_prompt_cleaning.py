@@ -1,0 +1,102 @@
+"""Cleaners of visual prompts: clean accuracy holds, the mark stays, and each does what its name says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from visual_scenes import SIZE, WIDTH, coloured, gated
+
+from firmground.defenses.prompts import PROMPT_CLEANERS, PromptFinetune, PromptPruning, PromptSmoothing
+from firmground.defenses.prompts.smoothing import blur
+from firmground.errors import AdapterError, DataError
+from firmground.prompts.mappings import LabelMapping
+from firmground.prompts.prompted import LearnedPrompt, describe_base
+from firmground.prompts.visual import PromptShape, VisualPrompt
+from firmground.rng import stream
+
+SHAPE = PromptShape(form="padding", image_size=SIZE, width=WIDTH)
+CASES = (
+    PromptFinetune(epochs=2, batch_size=16, step_size=0.3),
+    PromptPruning(),
+    PromptSmoothing(radii=(3, 1)),
+)
+
+
+@pytest.fixture(scope="module")
+def right():
+    """A prompt that is right for `gated`, with a little noise in a colour that does not matter."""
+    raw = torch.tensor([3.0, 0.1, -3.0]).view(3, 1, 1).expand(SHAPE.tensor_shape)
+    noise = torch.randn(SHAPE.tensor_shape, generator=stream(0, "noise")) * torch.tensor([0.0, 0.2, 0.0]).view(3, 1, 1)
+    return LearnedPrompt(
+        prompt=VisualPrompt(shape=SHAPE, pixels=SHAPE.bounded(raw + noise)),
+        mapping=LabelMapping(kind="iterated", classes=5, sources=torch.tensor([4, 2, 0])),
+        base=describe_base(gated()),
+        label_names=("reddish", "greenish", "bluish"),
+        planted={"attack": "none really"},
+    )
+
+
+def test_every_cleaner_has_a_case():
+    assert {type(case) for case in CASES} == set(PROMPT_CLEANERS)
+
+
+@pytest.mark.parametrize("method", CASES, ids=lambda method: method.name)
+class TestCleaner:
+    def test_keeps_the_accuracy_the_mark_and_the_given_prompt(self, method, right):
+        given = right.prompt.pixels.clone()
+        found = method.clean(right, gated(), coloured(), rng=stream(0, "clean"))
+        assert found.before.value == found.after.value == 1.0
+        fresh = coloured(30, seed=1)
+        assert found.learned.on(gated()).predict(fresh.images) == list(fresh.labels)
+        assert found.moved > 0
+        assert found.learned.planted == right.planted
+        assert torch.equal(right.prompt.pixels, given)
+        assert type(method)(**{k: tuple(v) if isinstance(v, list) else v
+                               for k, v in json.loads(json.dumps(found.settings)).items()}) == method  # fmt: skip
+
+    def test_one_seed_gives_one_prompt(self, method, right):
+        pair = [method.clean(right, gated(), coloured(), rng=stream(0, "clean")) for _ in range(2)]
+        assert torch.equal(pair[0].learned.prompt.pixels, pair[1].learned.prompt.pixels)
+
+    def test_another_base_and_other_labels_are_refused(self, method, right):
+        with pytest.raises(AdapterError, match="learned on gated"):
+            method.clean(right, gated(3.0, source="other"), coloured(), rng=stream(0, "clean"))
+        more = dataclasses.replace(coloured(), label_names=("a", "b", "c", "d"))
+        with pytest.raises(DataError, match="labels"):
+            method.clean(right, gated(), more, rng=stream(0, "clean"))
+
+
+def test_pruning_takes_what_does_least(right):
+    found = PromptPruning(shares=(0.33,)).clean(right, gated(), coloured(), rng=stream(0, "clean"))
+    border = SHAPE.border[0] > 0
+    red, green, blue = (found.learned.prompt.pixels[i][border] for i in range(3))
+    assert (green == 0.5).float().mean() > 0.95
+    assert red.min() > 0.9
+    assert blue.max() < 0.1
+
+
+def test_what_costs_accuracy_is_not_done(right):
+    """With a tolerance below what pruning all of it costs, the prompt stays as it is."""
+    blind = gated()
+    found = PromptPruning(shares=(1.0,), tolerance=-1.0).clean(right, blind, coloured(), rng=stream(0, "clean"))
+    assert found.moved == 0
+    assert found.after == found.before
+
+
+def test_smoothing_is_a_mean_over_the_border_alone():
+    flat = 0.25 * SHAPE.border.expand(3, -1, -1)
+    assert torch.allclose(blur(flat, SHAPE, 3), flat, atol=1e-6)
+    noise = SHAPE.bounded(torch.randn(SHAPE.tensor_shape, generator=stream(0, "noise")))
+    smooth = blur(noise, SHAPE, 2)
+    corner = noise[:, :3, :3].mean(dim=(1, 2))
+    assert torch.allclose(smooth[:, 0, 0], corner, atol=1e-5)
+    assert (smooth[:, WIDTH:-WIDTH, WIDTH:-WIDTH] == 0).all()
+
+
+@pytest.mark.parametrize("wrong", [{"shares": ()}, {"shares": (0.0,)}])
+def test_bad_shares_are_refused(wrong):
+    with pytest.raises(DataError, match="expected shares"):
+        PromptPruning(**wrong)

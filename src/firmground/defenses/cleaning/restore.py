@@ -4,9 +4,9 @@ Ours, from three parts. (1) A backdoor lets a small or faint pattern outweigh wh
 with random generic patterns (`coverings`) and augmented, and InfoNCE with the *captions* teaches that such things mean
 nothing. CleanCLIP's augmentations hold little that is structured, which is why stripes and text survive it (Singh et
 al., arXiv 2412.00727). (2) CleanCLIP's unimodal terms. (3) PAR's push away from the frozen poisoned copy, for patterns
-that resemble no covering, such as optimised ones. Measured on two triggers of noise, without the
-covering family "noise": it leaves less ASR than its parts at one step size, for 1 to 2 points more of clean accuracy
-(`benchmarks/clip_cleaning`). That it beats them on structured and on optimised triggers is a conjecture still.
+that resemble no covering, such as optimised ones. Measured on two triggers of noise, without the family "noise": it
+leaves less ASR than its parts at one step size, for 1 to 2 points more of clean accuracy (`benchmarks/clip_cleaning`).
+That it beats them on structured and on optimised triggers is a conjecture still.
 """
 
 from __future__ import annotations

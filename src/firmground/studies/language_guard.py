@@ -127,9 +127,9 @@ def parts_of(task: str, seed: int) -> Parts:
     data = sample(data, len(data), stream(seed, "order", task))
     train, rest = split(data, TRAIN / len(data), stream(seed, "train", task))
     test, rest = split(rest, TEST / len(rest), stream(seed, "test", task))
-    order = sample(rest, CLEAN + MORE, stream(seed, "rest", task)).texts
-    cut = min(CLEAN, len(order) // 2)
-    return Parts(train=train, clean=order[:cut], test=test, more=order[cut:])
+    rest = sample(rest, CLEAN + MORE, stream(seed, "rest", task))
+    clean, more = split(rest, min(CLEAN / len(rest), 0.5), stream(seed, "clean", task))
+    return Parts(train=train, clean=clean.texts, test=test, more=more.texts)
 
 
 def _evidence(encoder: LanguageEncoder, planted: Planted, seed: int, watch: Watch) -> Evidence:

@@ -39,9 +39,9 @@ def open_pairs(
     """
     path = Path(source)
     if (path / TABLE).is_file():
-        return read_pairs(path / TABLE, root=root, image_size=image_size)
+        return read_pairs(path / TABLE, root=root, image_size=image_size, templates=templates)
     if path.suffix.lower() in SUFFIXES:
-        return read_pairs(path, root=root, image_size=image_size)
+        return read_pairs(path, root=root, image_size=image_size, templates=templates)
     if root is not None:
         raise DataError(f"{path} is no table of pairs, so its images lie where it lies; leave the root out")
     if path.suffix.lower() == ".tar":
@@ -70,21 +70,25 @@ def read_pairs(
     label: str = "label",
     root: str | Path | None = None,
     image_size: int = 224,
+    templates: Sequence[str] = TEMPLATES,
 ) -> Pairs:
     """Opens a table whose rows name an image file, relative to `root` (by default the table's folder), and a caption.
 
-    Where there is a column `label` too, it names the class of every row. Raises `DataError` where a column or a label
-    is missing or a path leads out of `root`, links followed.
+    Where there is a column `label` too, it names the class of every row; captions may then be left out, and are the
+    templates in turn, filled with it. Raises `DataError` where a column or a label is missing or a path leads out of
+    `root`, links followed.
     """
     path = Path(path)
     home = (path.parent if root is None else Path(root)).resolve()
     kept: list[tuple[str, Path, str]] = []
     counted: Counter[str] = Counter()
-    rows = read_rows(path, (caption, image), errors="surrogateescape")
+    rows = read_rows(path, ((caption, label), image), errors="surrogateescape")
     labelled = label in rows[0]
     for number, row in enumerate(rows, start=1):
         place = inside_root(home, str(row[image]), f"row {number} of {path}")
-        text, name = usable(row[caption], counted), str(row.get(label) or "").strip()
+        name = str(row.get(label) or "").strip()
+        told = row[caption] if caption in row else templates[number % len(templates)].format(name)
+        text = usable(told, counted)
         if labelled and not name:
             raise DataError(
                 f"row {number} of {path} has no value in column '{label}'; name its class, or drop the column"

@@ -15,24 +15,30 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def read_rows(path: Path, columns: tuple[str, ...], *, errors: str = "strict") -> list[dict[str, Any]]:
+def read_rows(
+    path: Path, columns: tuple[str | tuple[str, ...], ...], *, errors: str = "strict"
+) -> list[dict[str, Any]]:
     """The rows of a CSV, TSV, JSON Lines or Parquet file, each with all `columns`, the second and later not null.
 
-    With `errors="surrogateescape"` bytes that are not UTF-8 come as lone surrogates, for the caller to judge.
+    The first of them may be several, of which each row has one. With `errors="surrogateescape"` bytes that are not
+    UTF-8 come as lone surrogates, for the caller to judge.
     """
     readers = {".csv": _delimited, ".tsv": _delimited, ".jsonl": _json_lines, ".parquet": _parquet}
     if path.suffix.lower() not in readers:
         raise DataError(f"{path} ends in '{path.suffix}'; expected a file that ends in one of: {', '.join(SUFFIXES)}")
     rows = readers[path.suffix.lower()](path, errors)
+    wanted = [(column,) if isinstance(column, str) else column for column in columns]
     for number, row in enumerate(rows, start=1):
-        missing = [column for column in columns if row.get(column) is None and column not in row]
+        missing = [names for names in wanted if not any(name in row for name in names)]
         if missing:
             present = ", ".join(str(column) for column in row)
-            raise DataError(f"row {number} of {path} has no column '{missing[0]}'; it has: {present or 'none'}")
-        if any(row[column] is None for column in columns[1:]):
-            raise DataError(f"row {number} of {path} has no value in column '{columns[1]}'")
+            named = "' or '".join(missing[0])
+            raise DataError(f"row {number} of {path} has no column '{named}'; it has: {present or 'none'}")
+        if any(row[names[0]] is None for names in wanted[1:]):
+            raise DataError(f"row {number} of {path} has no value in column '{wanted[1][0]}'")
     if not rows:
-        raise DataError(f"{path} is empty; expected rows with the columns {' and '.join(columns)}")
+        named = " and ".join(" or ".join(names) for names in wanted)
+        raise DataError(f"{path} is empty; expected rows with the columns {named}")
     return rows
 
 

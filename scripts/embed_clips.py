@@ -15,7 +15,7 @@ import typer
 from firmground.cli.progress import progress
 from firmground.models.embedded import NAMES, embedded
 from firmground.studies.dual_population import Child, build_child
-from firmground.studies.language_scan import population_folder
+from firmground.studies.population import population_folder
 
 BASE = "scenes-resnet-1"
 MADE = dict(zip(NAMES, (Child(base=BASE), Child(base=BASE, trigger="badnet")), strict=True))

@@ -157,3 +157,8 @@ class Interval:
     low: float
     high: float
     count: int
+
+    @property
+    def percent(self) -> str:
+        """A rate in words: `93.0 % (89.1 to 95.8)`."""
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"

@@ -85,9 +85,10 @@ def test_the_same_weights_read_otherwise_are_refused(path):
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "a file").touch()
     with pytest.raises(OutputError, match="could not be written"):
-        save_prompt(learned(), tmp_path / "nowhere" / "prompt.safetensors")
-    assert not list(tmp_path.iterdir())
+        save_prompt(learned(), tmp_path / "a file" / "prompt.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["a file"]
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(path):

@@ -99,10 +99,10 @@ def clean(
 def show(report: CleanReport) -> None:
     """What came of it, on stderr."""
     from firmground.cli.scan import show as show_scan
-    from firmground.reports.cleaning import RATES, rate
+    from firmground.reports.cleaning import RATES
 
     typer.echo(f"\nCleaned by {report.method} on {report.pairs} pairs: {report.out}\n", err=True)
-    rows = [(RATES[name], rate(report.before[name]), rate(report.after[name])) for name in report.after]
+    rows = [(RATES[name], report.before[name].percent, report.after[name].percent) for name in report.after]
     table(f"on {report.held_out} pairs held out", ("", "before", "after"), rows)
     for line in report.left_out:
         typer.echo(line, err=True)

@@ -17,7 +17,7 @@ from firmground.cli.unfinished import unfinished
 from firmground.data.pair_files import table_of
 from firmground.models.dual import DualEncoder
 from firmground.models.loading import resolve, weights_sha256
-from firmground.models.saving import PLANTED_KEY
+from firmground.models.saving import mark_of
 from firmground.reports import record as records
 from firmground.reports.cleaning import CleanReport, card
 from firmground.reports.findings import Target
@@ -100,15 +100,15 @@ def run_clean(options: CleanOptions, out: Path, watch: Watch) -> CleanedRun:
         watch(1, 2, f"measuring {task} after")
         after = measure(cleaned.encoder, held, task, seed=options.seed).rates
         scan = _rescan(cleaned.encoder, opened, options, watch) if options.scan else None
+        told = tuple(left_out([train.pairs, held.pairs], opened.pairs.counted))
         report = CleanReport(
             source=options.source, revision=options.revision, data=options.data, method=cleaned.method,
             settings=cleaned.settings, seed=options.seed, steps=cleaned.steps, pairs=len(train.pairs),
-            held_out=len(held.pairs), left_out=tuple(left_out([train, held], opened.pairs.counted)), task=task,
+            held_out=len(held.pairs), left_out=told, task=task,
             classes=opened.names, before=before, after=after, changed=cleaned.changed, losses=cleaned.losses,
             scan=scan, seconds=time.perf_counter() - since,
         )  # fmt: skip
-        mark = getattr(encoder.model.config, PLANTED_KEY, None)
-        cleaned.encoder.save(out, card=card(report), planted=mark if isinstance(mark, dict) else None)
+        cleaned.encoder.save(out, card=card(report), planted=mark_of(encoder.model))
     report = report.of_weights(str(out), weights_sha256(out))
     return CleanedRun(report=report, record=_record(options, report, was, started, str(device)))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from firmground.attacks.triggers import BadNet
+from firmground.cli.dual_measuring import stamped_by
 from firmground.defenses.cleaning import CleanCLIP
 from firmground.models.dual import DualEncoder
 from firmground.models.embedded import embedded
 from firmground.rng import stream
 from firmground.studies.dual_data import TARGETS, sets
+from firmground.studies.dual_population import TRIGGERS
 from firmground.tasks.zero_shot import evaluate
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from firmground.cli.story import Story
     from firmground.data.labelled_images import LabelledImages
     from firmground.tasks.image_classification import ImageResult
-    from firmground.types import Images, Interval
+    from firmground.types import Interval
 
 WORLD = "scenes"
-TRIGGER = BadNet(size=0.25)  # the embedded model's; the cleaner is not told
+TRIGGER = TRIGGERS["badnet"]  # the embedded model's; the cleaner is not told
 CLEANER = CleanCLIP(epochs=5, batch_size=64, step_size=3e-3, warm_up=0.1)
 
 
@@ -51,12 +52,7 @@ def cleanse(folder: Path, story: Story, seed: int) -> Cleansed:
 
 
 def _attacked(encoder: DualEncoder, data: LabelledImages, seed: int) -> ImageResult:
-    rng = stream(seed, "demo", "stamps")
-
-    def stamp(images: Images) -> Images:
-        return TRIGGER.stamp(images, rng=rng)
-
-    return evaluate(encoder, data, stamped=stamp, target=data.label_names.index(TARGETS[WORLD]))
+    return evaluate(encoder, data, stamped=stamped_by(TRIGGER, seed), target=data.label_names.index(TARGETS[WORLD]))
 
 
 def _tell(story: Story, words: str, found: ImageResult) -> None:

@@ -88,7 +88,7 @@ def evaluate_dual(asked: DualEvaluation, watch: Watch) -> DualRates:
         rates=found.rates,
         trigger=None if aimed.trigger is None else {"method": type(aimed.trigger).__name__} | describe(aimed.trigger),
         target=found.target,
-        left_out=tuple(left_out([opened, *([] if train is None else [train])], opened.pairs.counted)),
+        left_out=tuple(left_out([one.pairs for one in (opened, train) if one is not None], opened.pairs.counted)),
     )
 
 

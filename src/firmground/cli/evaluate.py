@@ -13,10 +13,14 @@ from firmground.cli.options import (
     AsJson,
     Classes,
     Device,
+    Manifest,
+    MeasuredData,
+    MeasuredTriggers,
     Revision,
     Root,
     Seed,
     Settings,
+    Target,
     Templates,
     labelled,
     path_or_none,
@@ -48,22 +52,12 @@ def evaluate(
     encoder: Annotated[
         str, typer.Argument(metavar="ENCODER", help="Directory or hub id of a language or dual encoder.")
     ],
-    data: Annotated[
-        Path,
-        typer.Option(help="CSV, TSV, JSONL or Parquet: text and label, words and labels; for a dual encoder, pairs."),
-    ],
+    data: MeasuredData,
     adapter: Annotated[Path | None, typer.Option(help="For a language encoder: directory of a tuned prompt.")] = None,
-    trigger: Annotated[
-        list[str] | None,
-        typer.Option("--trigger", metavar="WORD", help="A trigger, repeat for more; for a dual encoder one of images."),
-    ] = None,
+    trigger: MeasuredTriggers = None,
     settings: Settings = None,
-    target: Annotated[
-        str | None, typer.Option(metavar="NAME", help="For a dual encoder: what triggered images are to be taken for.")
-    ] = None,
-    manifest: Annotated[
-        Path | None, typer.Option(help="For a dual encoder: take trigger and target from a poisoning's manifest.")
-    ] = None,
+    target: Target = None,
+    manifest: Manifest = None,
     task: Annotated[
         Task | None, typer.Option(help="For a dual encoder; zero-shot where classes are known, else retrieval.")
     ] = None,
@@ -106,7 +100,7 @@ def evaluate(
         )
         with progress() as watch:
             told = evaluate_dual(asked, watch)
-        rows = [(title(name), rate_cell(interval), str(interval.count)) for name, interval in told.rates.items()]
+        rows = [(title(name), interval.percent, str(interval.count)) for name, interval in told.rates.items()]
         table(told.heading, ("", "rate (95 % interval)", "n"), rows)
         for line in told.left_out:
             typer.echo(line, err=True)
@@ -121,13 +115,6 @@ def evaluate(
             f"a language encoder is measured with a tuned prompt; pass the one on {encoder} with --adapter"
         )
     _evaluate_prompt(encoder, adapter, data, trigger or [], revision, seed, device, as_json)
-
-
-def rate_cell(interval: Interval) -> str:
-    """`93.0 % (89.1 to 95.8)`."""
-    from firmground.cli.measuring import cell
-
-    return cell(interval)
 
 
 def _evaluate_prompt(
@@ -157,7 +144,7 @@ def _evaluate_prompt(
 
 def show(found: dict[str, Interval]) -> None:
     """The rates with their 95 % confidence intervals, on stderr."""
-    from firmground.cli.measuring import TITLES, cell
+    from firmground.cli.measuring import TITLES
 
-    rows = [(TITLES[name], cell(interval), str(interval.count)) for name, interval in found.items()]
+    rows = [(TITLES[name], interval.percent, str(interval.count)) for name, interval in found.items()]
     table("", ("", "rate (95 % interval)", "n"), rows)

@@ -13,10 +13,14 @@ from firmground.cli.options import (
     AsJson,
     Classes,
     Device,
+    Manifest,
+    MeasuredData,
+    MeasuredTriggers,
     Revision,
     Root,
     Seed,
     Settings,
+    Target,
     Templates,
     Texts,
     labelled,
@@ -37,10 +41,6 @@ Encoder = Annotated[str, typer.Argument(metavar="ENCODER", help="Directory or hu
 Guard = Annotated[Path, typer.Argument(metavar="GUARD", help="A file that 'firmground guard fit' wrote.")]
 Adapter = Annotated[
     Path | None, typer.Option(metavar="DIR", help="For a language encoder: directory of the tuned prompt.")
-]
-Triggers = Annotated[
-    list[str] | None,
-    typer.Option("--trigger", metavar="WORD", help="A trigger, repeat for more; for a dual encoder one of images."),
 ]
 Base = Annotated[
     str | None, typer.Option("--encoder", help="The encoder; the one the guard was fitted on if left out.")
@@ -121,8 +121,7 @@ def fit(
     flags = fitted.false_flags
     typer.echo(
         f"Guard in {out}: watches {len(fitted.triggers)} triggers and {len(fitted.matcher.vectors)} vectors; flags "
-        f"{100 * flags.value:.1f} % of {flags.count} clean texts "
-        f"(95 % interval {100 * flags.low:.1f} to {100 * flags.high:.1f}).",
+        f"{flags.percent} of {flags.count} clean texts.",
         err=True,
     )
     for doubt in fitted.doubts:
@@ -180,19 +179,12 @@ def apply(
 @app.command()
 def evaluate(
     guard: Guard,
-    data: Annotated[
-        Path,
-        typer.Option(help="CSV, TSV, JSONL or Parquet: text and label, words and labels; for a dual encoder, pairs."),
-    ],
+    data: MeasuredData,
     adapter: Adapter = None,
-    trigger: Triggers = None,
+    trigger: MeasuredTriggers = None,
     settings: Settings = None,
-    target: Annotated[
-        str | None, typer.Option(metavar="NAME", help="For a dual encoder: what triggered images are to be taken for.")
-    ] = None,
-    manifest: Annotated[
-        Path | None, typer.Option(help="For a dual encoder: take trigger and target from a poisoning's manifest.")
-    ] = None,
+    target: Target = None,
+    manifest: Manifest = None,
     root: Root = None,
     classes: Classes = None,
     templates: Templates = None,
@@ -241,8 +233,7 @@ def evaluate(
         behind = measuring.measure(pipeline, rows, trigger or (), seed=seed)
     before, after = measuring.rates(bare), measuring.rates(behind)
     lines = [
-        (measuring.TITLES[name], measuring.cell(before[name]), measuring.cell(after[name]), str(before[name].count))
-        for name in before
+        (measuring.TITLES[name], before[name].percent, after[name].percent, str(before[name].count)) for name in before
     ]
     table("", ("", "without the guard", "with the guard", "n"), lines)
     if as_json:
@@ -257,8 +248,10 @@ def _is_of_images(guard: Path) -> bool:
 
 
 def _tell_fitted(told: dict[str, Any], out: Path, as_json: bool) -> None:
-    flags = told["false_flags"]
-    what = f"{told['method']}, flags {_percent(flags)} of {flags['count']} clean images"
+    from firmground.types import Interval
+
+    flags = Interval(**told["false_flags"])
+    what = f"{told['method']}, flags {flags.percent} of {flags.count} clean images"
     typer.echo(f"Guard in {out}: {what}.", err=True)
     for line in told["left_out"]:
         typer.echo(line, err=True)
@@ -275,8 +268,10 @@ def _tell_answers(results: list[dict[str, Any]], as_json: bool) -> None:
 
 def _tell_measured(told: dict[str, Any], as_json: bool) -> None:
     from firmground.cli.guarding_images import GUARDED_TITLES
+    from firmground.types import Interval
 
-    rows = [(GUARDED_TITLES[name], _percent(rate), str(rate["count"])) for name, rate in told["results"].items()]
+    found = {name: Interval(**rate) for name, rate in told["results"].items()}
+    rows = [(GUARDED_TITLES[name], interval.percent, str(interval.count)) for name, interval in found.items()]
     table("", ("", "rate (95 % interval)", "n"), rows)
     if told["auroc"] is not None:
         typer.echo(f"\nAUROC of triggered against clean images: {told['auroc']:.3f}", err=True)
@@ -284,7 +279,3 @@ def _tell_measured(told: dict[str, Any], as_json: bool) -> None:
         typer.echo(line, err=True)
     if as_json:
         typer.echo(json.dumps(told, indent=2))
-
-
-def _percent(rate: dict[str, float]) -> str:
-    return f"{100 * rate['value']:.1f} % ({100 * rate['low']:.1f} to {100 * rate['high']:.1f})"

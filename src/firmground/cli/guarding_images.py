@@ -23,6 +23,7 @@ from firmground.errors import DataError, UsageError
 from firmground.intervals import rate
 from firmground.models.dual import DualEncoder
 from firmground.rng import stream
+from firmground.studies.calibration import auc
 from firmground.tasks import zero_shot
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def fit_images(wanted: ImageFitting, out: Path, watch: Watch) -> dict[str, Any]:
         "method": fitted.method,
         "threshold": fitted.threshold,
         "false_flags": asdict(fitted.false_flags),
-        "left_out": list(left_out([opened], opened.pairs.counted)),
+        "left_out": list(left_out([opened.pairs], opened.pairs.counted)),
     }
 
 
@@ -160,13 +161,13 @@ def evaluate_images(guard: Path, asked: DualEvaluation, watch: Watch) -> dict[st
     if stamp is not None and target is not None:
         others = [row for row, label in enumerate(data.labels) if opened.names[label] != target]
         rates |= _under_attack(stamped, others, opened.names.index(target))
-        auroc = _auroc([clean.values[row] for row in others], [stamped.values[row] for row in others])
+        auroc = auc([clean.values[row] for row in others], [stamped.values[row] for row in others])
     return {
         "schema": "firmground/guard-evaluation/1",
         "target": target,
         "results": {name: asdict(interval) for name, interval in rates.items()},
         "auroc": auroc,
-        "left_out": list(left_out([opened], opened.pairs.counted)),
+        "left_out": list(left_out([opened.pairs], opened.pairs.counted)),
     }
 
 
@@ -194,9 +195,3 @@ def _under_attack(stamped: _Judged, others: list[int], aim: int) -> dict[str, In
         "targeted": rate(stamped.labels[row] == aim for row in others),
         "guarded_targeted": rate(stamped.labels[row] == aim and not stamped.flagged[row] for row in others),
     }
-
-
-def _auroc(clean: list[float], triggered: list[float]) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score([0] * len(clean) + [1] * len(triggered), clean + triggered))

@@ -116,12 +116,12 @@ def spread(pairs: Pairs, count: int) -> torch.Tensor:
     return torch.cat(images)
 
 
-def left_out(sets: Sequence[Opened], counted: Mapping[str, int]) -> Iterator[str]:
+def left_out(sets: Sequence[Pairs], counted: Mapping[str, int]) -> Iterator[str]:
     """What was left out of a set that was split into these, in words: what its reader counted, and broken images."""
-    yield from (f"{count} rows: {what}" for what, count in counted.items())
-    broken = [why for one in sets for why in one.pairs.broken.values()]
+    yield from (f"{count} rows: {what}" for what, count in counted.items() if count)
+    broken = [why for pairs in sets for why in pairs.broken.values()]
     if broken:
-        total = sum(len(one.pairs) for one in sets)
+        total = sum(len(pairs) for pairs in sets)
         yield f"{len(broken)} of {total} images could not be read and were left out; the first: {broken[0]}"
 
 

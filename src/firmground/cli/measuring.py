@@ -54,11 +54,6 @@ def plain(result: TextResult | WordResult) -> dict[str, Any]:
     return {name: asdict(interval) for name, interval in rates(result).items()}
 
 
-def cell(interval: Interval) -> str:
-    """`93.0 % (89.1 to 95.8)`."""
-    return f"{100 * interval.value:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
-
-
 def aligned(data: LabelledTexts | LabelledWords, label_names: Sequence[str]) -> LabelledTexts | LabelledWords:
     """The same data with its labels in a model's order. Raises `DataError` for a label that the model has not."""
     strange = [name for name in data.label_names if name not in label_names]

@@ -43,6 +43,19 @@ Root = Annotated[
 Templates = Annotated[
     Path | None, typer.Option(metavar="FILE", help="What to ask for a class, one a line with {} for its name.")
 ]
+MeasuredData = Annotated[
+    Path, typer.Option(help="CSV, TSV, JSONL or Parquet: text and label, words and labels; for a dual encoder, pairs.")
+]
+MeasuredTriggers = Annotated[
+    list[str] | None,
+    typer.Option("--trigger", metavar="WORD", help="A trigger, repeat for more; for a dual encoder one of images."),
+]
+Target = Annotated[
+    str | None, typer.Option(metavar="NAME", help="For a dual encoder: what triggered images are to be taken for.")
+]
+Manifest = Annotated[
+    Path | None, typer.Option(help="For a dual encoder: take trigger and target from a poisoning's manifest.")
+]
 
 SCAN_TEXTS, GUARD_TEXTS, TRAINING_TEXTS = 64, 256, 1024  # how many built-in sentences stand in for a file
 

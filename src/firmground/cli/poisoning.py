@@ -9,12 +9,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
 
 from firmground.attacks.poisoning import MANIFEST
 from firmground.cli.catalogue import method
 from firmground.cli.settings import assigned, made
+from firmground.data.encoding import png
 from firmground.data.pair_files import IMAGE_SUFFIXES, TABLE
 from firmground.errors import UsageError
 from firmground.reports.writing import new_folder
@@ -104,14 +104,6 @@ def summary(poisoned: Poisoned, pairs: Pairs, *, source: str, out: Path, seed: i
         "poisons": len(poisoned.rows),
         "left_out": [f"{count} rows: {what}" for what, count in pairs.counted.items() if count],
     }
-
-
-def png(image: torch.Tensor) -> bytes:
-    """An image (3, height, width) in [0, 1] as a PNG file of 8 bits a channel."""
-    values = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
-    file = io.BytesIO()
-    Image.fromarray(values).save(file, format="PNG")
-    return file.getvalue()
 
 
 def suffix_of(name: str, data: bytes) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from firmground import __version__
 from firmground.attacks.poisoning import find_manifest
+from firmground.cli.held_out import left_out
 from firmground.cli.options import pick_device
 from firmground.cli.settings import build
 from firmground.cli.unfinished import place_of, unfinished
@@ -21,7 +22,7 @@ from firmground.errors import UsageError
 from firmground.models.contrastive import Pretrain
 from firmground.models.dual import DualEncoder
 from firmground.models.loading import resolve, weights_sha256
-from firmground.models.saving import PLANTED_KEY
+from firmground.models.saving import mark_of
 from firmground.models.tiny_dual import build_dual, convolutional_dual, tiny_clip
 from firmground.reports.record import file_sha256
 from firmground.rng import stream
@@ -75,10 +76,9 @@ def run_pretrain(options: PretrainOptions, out: Path, watch: Watch) -> dict[str,
         trained = chosen.train(encoder, pairs, rng=rng, watch=ignore if _follows() else watch, resume=checkpoints)
         if _follows():
             return None
-        mark = getattr(encoder.model.config, PLANTED_KEY, None)
-        before = mark if isinstance(mark, dict) and not options.fresh else None
+        before = None if options.fresh else mark_of(encoder.model)
         planted = before if manifest is None else manifest.planted()
-        left_out = _left_out(pairs)
+        told = list(left_out([pairs], pairs.counted))
         trained.encoder.save(out, card=_card(options, chosen, trained, len(pairs)), planted=planted)
     return {
         "schema": "firmground/pretrain/1",
@@ -91,7 +91,7 @@ def run_pretrain(options: PretrainOptions, out: Path, watch: Watch) -> dict[str,
         "seed": options.seed,
         "steps": trained.steps,
         "losses": trained.losses,
-        "left_out": left_out,
+        "left_out": told,
         "planted": planted,
         "seconds": time.perf_counter() - since,
     }
@@ -135,14 +135,6 @@ def words_of(captions: Sequence[str]) -> tuple[str, ...]:
 def _follows() -> bool:
     """Whether this process is not the first of several that `accelerate launch` lets train together."""
     return int(os.environ.get("RANK", "0")) > 0
-
-
-def _left_out(pairs: Pairs) -> list[str]:
-    broken = list(pairs.broken.values())
-    told = [f"{count} rows: {what}" for what, count in pairs.counted.items() if count]
-    if broken:
-        told.append(f"{len(broken)} of {len(pairs)} images could not be read and were left out; the first: {broken[0]}")
-    return told
 
 
 def _card(options: PretrainOptions, chosen: Pretrain, trained: Trained, count: int) -> str:

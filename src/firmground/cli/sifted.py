@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from firmground.cli.poisoning import png
+from firmground.data.encoding import png
 from firmground.reports.html import Picture
 from firmground.reports.writing import write_atomically
 

@@ -128,18 +128,27 @@ def read_parts(folder: Path, settings: dict[str, Any], *, dtype: torch.dtype) ->
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, config=config, trust_remote_code=False, local_files_only=True
             )
-        with one_sentence(f"the weights of {folder} do not fit its config.json"):
-            model, report = AutoModel.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    check_complete(folder, model, report["missing_keys"])
+        model = read_weights(AutoModel, folder, config, dtype=dtype)
     return model, tokenizer
+
+
+def read_weights(kind: Any, folder: Path, config: Any, *, dtype: torch.dtype) -> Any:
+    """Lets one of transformers' auto classes read a folder's weights under a config that an inspection let pass.
+
+    Raises `BrokenModelError`; every tensor came from the files and is finite.
+    """
+    with one_sentence(f"the weights of {folder} do not fit its config.json"):
+        model, report = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    check_complete(folder, model, report["missing_keys"])
+    return model
 
 
 def check_complete(folder: Path, model: Any, missing: set[str] | list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from firmground.errors import BrokenModelError, UnsupportedModelError
 from firmground.models.inspecting import count_numbers, read_config, refuse_quantized, weight_files
-from firmground.models.loading import check_complete, one_sentence, quiet
+from firmground.models.loading import one_sentence, quiet, read_weights
 from firmground.models.loading_dual import check_buffers, check_tower, trimmed
 from firmground.models.preprocessing import Preprocessing, read_preprocessing
 
@@ -74,17 +74,7 @@ def read_classifier(folder: Path, settings: dict[str, Any], *, dtype: torch.dtyp
     with quiet(), torch.random.fork_rng(devices=[]):
         with one_sentence(f"the config.json of {folder} does not describe a {family} model"):
             config = AutoConfig.for_model(family, **settings)
-        with one_sentence(f"the weights of {folder} do not fit its config.json"):
-            model, report = AutoModelForImageClassification.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    check_complete(folder, model, report["missing_keys"])
+        model = read_weights(AutoModelForImageClassification, folder, config, dtype=dtype)
     if sorted(model.config.id2label) != list(range(len(model.config.id2label))):
         raise BrokenModelError(f"config.json of {folder} does not name its classes 0, 1, 2 ...; get a complete copy")
     return model

@@ -68,6 +68,12 @@ def mark(config: Path, planted: dict[str, Any] | None) -> None:
     config.write_text(json.dumps(settings | {PLANTED_KEY: planted}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def mark_of(model: Any) -> dict[str, Any] | None:
+    """What a loaded model's config says was planted in it; None where it says nothing."""
+    found = getattr(model.config, PLANTED_KEY, None)
+    return found if isinstance(found, dict) else None
+
+
 def write_card(name: str, card: str, planted: dict[str, Any] | None) -> str:
     """The model card: front matter, the warning where one is due, the text, and what was planted."""
     tags = ["firmground"] if planted is None else ["firmground", "backdoor", "planted-backdoor"]

@@ -8,17 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from firmground.errors import DataError, OutputError
+from firmground.errors import DataError
+from firmground.models.tensor_files import plain, schema_of, write_tensors
 from firmground.prompts.mappings import LabelMapping
 from firmground.prompts.prompted import BaseModel, LearnedPrompt
 from firmground.prompts.visual import PromptShape, VisualPrompt
@@ -32,14 +30,9 @@ TENSORS = ("pixels", "mapping.sources", "mapping.weight", "mapping.bias")
 
 def save_prompt(learned: LearnedPrompt, path: str | Path) -> Path:
     """Writes a prompt, whole or not at all. Raises `OutputError`."""
-    target = Path(path)
     mapping = learned.mapping
     named = dict(zip(TENSORS, (learned.prompt.pixels, mapping.sources, mapping.weight, mapping.bias), strict=True))
-    tensors = {
-        name: (value.detach().float() if value.is_floating_point() else value).cpu().contiguous()
-        for name, value in named.items()
-        if value is not None
-    }
+    tensors = plain({name: value for name, value in named.items() if value is not None})
     facts = {
         "base": asdict(learned.base),
         "shape": asdict(learned.prompt.shape),
@@ -53,15 +46,7 @@ def save_prompt(learned: LearnedPrompt, path: str | Path) -> Path:
     }
     text = json.dumps(facts, sort_keys=True)
     metadata = {"schema": SCHEMA, "prompt": text, "sha256": content_sha256(text, tensors)}
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(save(tensors, metadata=metadata))
-        part.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise OutputError(f"the prompt could not be written to {target}: {error.strerror or error}") from error
-    return target
+    return write_tensors(path, tensors, metadata, what="prompt")
 
 
 def load_prompt(path: str | Path) -> LearnedPrompt:
@@ -92,11 +77,7 @@ def load_prompt(path: str | Path) -> LearnedPrompt:
 
 def is_visual_prompt(path: str | Path) -> bool:
     """Whether a file says that it is a visual prompt."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("schema") == SCHEMA
-    except (SafetensorError, OSError):
-        return False
+    return schema_of(path) == SCHEMA
 
 
 def content_sha256(text: str, tensors: dict[str, torch.Tensor]) -> str:

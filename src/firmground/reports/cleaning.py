@@ -103,16 +103,11 @@ def card(report: CleanReport) -> str:
         "",
         "| | before | after |",
         "|---|---|---|",
-        *(f"| {RATES[name]} | {rate(report.before[name])} | {rate(report.after[name])} |" for name in report.after),
+        *(f"| {RATES[name]} | {report.before[name].percent} | {report.after[name].percent} |" for name in report.after),
         "",
         *_verdicts(report.scan),
     ]
     return "\n".join(lines)
-
-
-def rate(interval: Interval) -> str:
-    """`93.0 % (89.1 to 95.8)`."""
-    return f"{100 * interval.value:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
 def clean_page(report: CleanReport, record: Record | None = None) -> Page:
@@ -171,7 +166,7 @@ def _lead(report: CleanReport) -> str:
     name = next(iter(report.after))
     return (
         f"{report.method} trained a copy of {report.source} for {report.steps} steps on {report.pairs} clean pairs. "
-        f"{RATES[name]} on held-out pairs: {rate(report.before[name])} before, {rate(report.after[name])} after."
+        f"{RATES[name]} on held-out pairs: {report.before[name].percent} before, {report.after[name].percent} after."
     )
 
 

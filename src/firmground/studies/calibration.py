@@ -103,6 +103,8 @@ def judge(
 
 
 def auc(clean: Sequence[float], planted: Sequence[float]) -> float:
-    """The probability that a planted encoder scores above a clean one, ties counted half."""
-    wins = sum((p > c) + 0.5 * (p == c) for p in planted for c in clean)
-    return wins / (len(clean) * len(planted)) if clean and planted else math.nan
+    """The probability that something planted scores above something clean, ties counted half; nan of no scores."""
+    if not clean or not planted:
+        return math.nan
+    ranks = stats.rankdata([*clean, *planted])[len(clean) :].sum()
+    return float(ranks - len(planted) * (len(planted) + 1) / 2) / (len(clean) * len(planted))

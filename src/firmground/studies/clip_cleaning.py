@@ -17,7 +17,7 @@ from firmground.errors import DataError
 from firmground.rng import stream
 from firmground.studies.clip_cleaning_report import report_cleaning
 from firmground.studies.dual_population import NOISE, OPTIMISED, TRIGGERS, Child, built, judged, sets_of
-from firmground.studies.language_scan import population_folder
+from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from firmground.studies.calibration import auc
 from firmground.studies.charts import Chart
 from firmground.studies.dual_data import TARGETS
 from firmground.studies.dual_population import NOISE, TRIGGERS, Child, built, sets_of
-from firmground.studies.language_scan import population_folder
+from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 from firmground.studies.tables import Column, Report, grouped, markdown_table
 

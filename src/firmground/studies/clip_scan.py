@@ -19,7 +19,7 @@ from firmground.rng import stream
 from firmground.studies.calibration import FEWEST, auc, calibrate, judge
 from firmground.studies.charts import Chart
 from firmground.studies.dual_population import BASES, NOISE, TRIGGERS, Child, base_named, built, sets_of
-from firmground.studies.language_scan import population_folder
+from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 from firmground.studies.tables import Column, Report, Row, grouped, markdown_table, tidy
 

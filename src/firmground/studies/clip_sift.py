@@ -27,7 +27,7 @@ from firmground.studies.dual_population import (
     load,
     poison,
 )
-from firmground.studies.language_scan import population_folder
+from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 from firmground.studies.tables import Column, Report, grouped, markdown_table
 

@@ -18,9 +18,9 @@ from firmground.defenses.scans.pv_mining import PVMining
 from firmground.errors import DataError
 from firmground.models.language import LanguageEncoder
 from firmground.rng import stream
-from firmground.studies.language_scan import REAL, base_of, default_scan, plant_case, population_folder, real
+from firmground.studies.language_scan import REAL, base_of, default_scan, plant_case, real
 from firmground.studies.memory import PeakMemory
-from firmground.studies.population import minilm
+from firmground.studies.population import minilm, population_folder
 from firmground.studies.runner import Study
 from firmground.studies.tables import Column, Report, markdown_table, tidy
 from firmground.studies.texts import study_texts

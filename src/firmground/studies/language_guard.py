@@ -30,9 +30,9 @@ from firmground.studies.language_scan import (
     base_of,
     default_scan,
     plant_case,
-    population_folder,
     real,
 )  # fmt: skip
+from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 from firmground.tasks import text_classification, token_classification
 

@@ -30,7 +30,7 @@ from firmground.rng import stream
 from firmground.studies.evidence import keep_evidence
 from firmground.studies.memory import PeakMemory
 from firmground.studies.planting import MANY, PAPERS_SEED, TRIGGERS, Planted, attack_of, plant
-from firmground.studies.population import MEMBERS, Member, build, place
+from firmground.studies.population import MEMBERS, Member, build, place, population_folder
 from firmground.studies.runner import Study
 from firmground.studies.scan_report import report_mining, report_scan
 from firmground.studies.texts import study_texts
@@ -202,11 +202,6 @@ def judged(verdicts: Sequence[Verdict], triggers: Sequence[str]) -> dict[str, An
         "flagged": any(verdict.outcome is Outcome.BACKDOORED for verdict in verdicts),
         "named": named / len(triggers) if triggers else None,
     }
-
-
-def population_folder() -> str:
-    """Where the clean population is, or will be built."""
-    return os.environ.get("FIRMGROUND_POPULATION") or str(Path.home() / ".cache" / "firmground" / "population")
 
 
 def language_scan() -> Study:

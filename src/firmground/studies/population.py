@@ -237,3 +237,8 @@ def _publish(part: Path, target: Path) -> None:
 if __name__ == "__main__":  # python -m firmground.studies.population FOLDER [calibration|report]
     torch.set_num_threads(1)
     build(sys.argv[1], members=[member for member in MEMBERS if member.split in (sys.argv[2:] or (member.split,))])
+
+
+def population_folder() -> str:
+    """Where the encoders of all studies are, or will be built: FIRMGROUND_POPULATION, or a folder of the cache."""
+    return os.environ.get("FIRMGROUND_POPULATION") or str(Path.home() / ".cache" / "firmground" / "population")

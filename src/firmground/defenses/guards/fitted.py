@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from firmground.defenses.guards.identity import Identity
 from firmground.defenses.guards.lookup import Watched, hits
 from firmground.defenses.guards.matching import Matcher
-from firmground.errors import DataError, OutputError
+from firmground.errors import DataError
+from firmground.models.tensor_files import write_tensors
 from firmground.prompts.heads import Task
 from firmground.types import Interval
 
@@ -67,19 +65,8 @@ class FittedGuard:
 
     def save(self, path: str | Path) -> Path:
         """Writes the guard, whole or not at all. Raises `OutputError`."""
-        target = Path(path)
-        tensors = {name: getattr(self.matcher, name).detach().cpu().contiguous() for name in TENSORS}
-        data = save(tensors, metadata={"schema": SCHEMA, "guard": json.dumps(self._facts())})
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(data)
-            part.replace(target)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise OutputError(f"the guard could not be written to {target}: {error.strerror or error}") from error
-        return target
+        tensors = {name: getattr(self.matcher, name) for name in TENSORS}
+        return write_tensors(path, tensors, {"schema": SCHEMA, "guard": json.dumps(self._facts())}, what="guard")
 
     def _facts(self) -> dict[str, Any]:
         return {

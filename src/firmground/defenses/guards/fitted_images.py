@@ -7,22 +7,20 @@ Format `firmground/image-guard/1`: one safetensors file with the tensors from wh
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save
 
-from firmground.errors import DataError, OutputError
+from firmground.errors import DataError
 from firmground.intervals import wilson
 from firmground.models.hashing import model_sha256
+from firmground.models.tensor_files import write_tensors
 from firmground.types import Interval, Scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from firmground.data.labelled_images import LabelledImages
     from firmground.models.dual import DualEncoder
@@ -59,7 +57,6 @@ class FittedImageGuard:
 
     def save(self, path: str | Path) -> Path:
         """Writes the guard, whole or not at all. Raises `OutputError`."""
-        target = Path(path)
         facts = {
             "method": self.method,
             "settings": self.settings,
@@ -70,16 +67,7 @@ class FittedImageGuard:
             "base": self.base,
             "model_sha256": self.model_sha256,
         }
-        tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in self.tensors.items()}
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            part.write_bytes(save(tensors, metadata={"schema": SCHEMA, "guard": json.dumps(facts)}))
-            part.replace(target)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise OutputError(f"the guard could not be written to {target}: {error.strerror or error}") from error
-        return target
+        return write_tensors(path, self.tensors, {"schema": SCHEMA, "guard": json.dumps(facts)}, what="guard")
 
 
 @torch.inference_mode()

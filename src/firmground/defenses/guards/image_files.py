@@ -15,6 +15,7 @@ from firmground.defenses.guards.fitted_images import SCHEMA, FittedImageGuard
 from firmground.defenses.guards.neighbour_disagreement import NeighbourDisagreement
 from firmground.errors import AdapterError, DataError
 from firmground.models.hashing import model_sha256
+from firmground.models.tensor_files import schema_of
 from firmground.types import Interval
 
 if TYPE_CHECKING:
@@ -28,11 +29,7 @@ LARGEST = 1 << 30  # bytes of a guard file
 
 def is_image_guard(path: str | Path) -> bool:
     """Whether a file says that it is a guard of images."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("schema") == SCHEMA
-    except (SafetensorError, OSError):
-        return False
+    return schema_of(path) == SCHEMA
 
 
 def base_of(path: str | Path) -> str:

@@ -13,12 +13,12 @@ is the smallest mask that reaches the aim on all images of the search, and the g
 from __future__ import annotations
 
 import base64
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from firmground.data.encoding import png
 from firmground.errors import DataError
 from firmground.models.preprocessing import check_images
 
@@ -75,13 +75,8 @@ class Patterns:
 
     def png(self, candidate: int) -> str:
         """The pattern as an RGBA picture, its opacity the mask; base64."""
-        from PIL import Image
-
-        pixels = torch.cat([self.patterns[candidate], self.masks[candidate]]).detach().cpu()
-        values = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-        file = io.BytesIO()
-        Image.fromarray(values).save(file, format="PNG")
-        return base64.b64encode(file.getvalue()).decode("ascii")
+        pixels = torch.cat([self.patterns[candidate], self.masks[candidate]])
+        return base64.b64encode(png(pixels)).decode("ascii")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

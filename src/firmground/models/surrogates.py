@@ -223,3 +223,17 @@ def kept(modules: Sequence[torch.nn.Module]) -> Iterator[list[torch.Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def replaced(module: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """While the block runs, the module's output is what `change` makes of it."""
+
+    def hook(module: torch.nn.Module, inputs: Any, output: Any) -> Any:
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

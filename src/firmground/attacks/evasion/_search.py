@@ -29,6 +29,15 @@ class Objective(Protocol):
     def __call__(self, images: Images) -> torch.Tensor: ...
 
 
+class Begin(Protocol):
+    """Makes the objective of one batch from a surrogate, the clean images, and as many that they shall resemble.
+
+    Those are the clean images again where an attack aims at none. It runs without gradients and may keep features.
+    """
+
+    def __call__(self, surrogate: Surrogate, clean: Images, target: Images) -> Objective: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """What all evasions set: how far each pixel may go (`epsilon`, of [0, 1]), and how the change is searched.
@@ -63,30 +72,33 @@ def run(
     how: Search,
     encoders: Encoders,
     images: Images,
-    begin: Callable[[Surrogate, Images], Objective],
+    begin: Begin,
     *,
     rng: torch.Generator,
     watch: Watch,
+    target: Images | None = None,
+    draws: int = 1,
     shape: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Perturbed:
     """Perturbs images, (batch, 3, height, width) in [0, 1], so that an objective falls; on several encoders, its mean.
 
-    `begin` makes the objective from a surrogate and a batch of clean images, whose features it may keep; it runs
-    without gradients. `shape` changes the gradient. Raises `DataError` for what are no images in [0, 1].
+    `target` are as many images. A step takes the mean gradient of so many `draws` of an objective that is random;
+    `shape` changes the gradient. Raises `DataError` for what are no images in [0, 1].
     """
     check_images(images)
     towers, began = surrogates_of(encoders), time.perf_counter()
     device, parts = towers[0].device, images.detach().split(how.batch_size)
+    goals = (images if target is None else target).detach().split(how.batch_size)
     found, total = [], len(parts) * how.steps
-    for done, part in enumerate(parts):
+    for done, (part, goal) in enumerate(zip(parts, goals, strict=True)):
         clean = part.to(device=device, dtype=torch.float32).clamp(0, 1)
         with torch.no_grad():
-            objective = mean_of([begin(tower, clean) for tower in towers])
+            objective = mean_of([begin(tower, clean, goal.to(clean)) for tower in towers])
 
         def told(step: int, loss: float, before: int = done * how.steps) -> None:
             watch(before + step, total, how.name, loss=loss)
 
-        found.append(searched(how, clean, objective, rng, told, shape))
+        found.append(searched(how, clean, objective, rng, told, draws, shape))
     weights = [len(part) for part in parts]
     curves = torch.stack([one.curve for one in found]) * torch.tensor(weights).view(-1, 1)
     return Perturbed(
@@ -120,30 +132,50 @@ def searched(
     objective: Objective,
     rng: torch.Generator,
     told: Callable[[int, float], None],
+    draws: int,
     shape: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> Found:
     """The change of one batch. The projection is outside of what is differentiated: no gradient is lost to it."""
-    with torch.no_grad():
-        before = objective(clean)
+    before = judged(objective, clean, draws)
     delta, optimizer = begun(how, clean, rng), Optimizer(how, clean)
     moved = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
     curve = []
     for step in range(how.steps):
-        leaf = optimizer.ahead(delta).requires_grad_()
-        with torch.enable_grad():
-            losses = objective(clean + leaf)
-            (gradient,) = torch.autograd.grad(losses.sum(), [leaf])
+        losses, gradient = slope(objective, clean, optimizer.ahead(delta), draws)
         moved |= gradient.flatten(1).any(dim=1)
         delta = projected(optimizer.step(delta, gradient if shape is None else shape(gradient)), clean, how.epsilon)
-        curve.append(losses.detach().mean().cpu())
+        curve.append(losses.mean().cpu())
         told(step + 1, float(curve[-1]))
     images = rounded(clean + delta, clean, how.epsilon)
-    with torch.no_grad():
-        after = objective(images)
     distance = (images - clean).abs().flatten(1).amax(dim=1)
     return Found(
-        images=images, distance=distance, before=before, after=after, curve=torch.stack(curve).float(), moved=moved
+        images=images,
+        distance=distance,
+        before=before,
+        after=judged(objective, images, draws),
+        curve=torch.stack(curve).float(),
+        moved=moved,
     )
+
+
+@torch.no_grad()
+def judged(objective: Objective, images: Images, draws: int) -> torch.Tensor:
+    """The objective, (batch,), the mean of so many draws."""
+    return torch.stack([objective(images) for _ in range(draws)]).mean(dim=0)
+
+
+def slope(objective: Objective, clean: Images, delta: torch.Tensor, draws: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The objective, (batch,), and its gradient at a change, both the mean of so many draws, one after the other."""
+    leaf, losses, gradients = delta.requires_grad_(), [], []
+    for _ in range(draws):
+        with torch.enable_grad():
+            found = objective(clean + leaf)
+            (gradient,) = torch.autograd.grad(found.sum(), [leaf])
+        losses.append(found.detach())
+        gradients.append(gradient)
+    if draws == 1:
+        return losses[0], gradients[0]
+    return torch.stack(losses).mean(dim=0), torch.stack(gradients).mean(dim=0)
 
 
 def begun(how: Search, clean: Images, rng: torch.Generator) -> torch.Tensor:

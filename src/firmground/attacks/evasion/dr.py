@@ -35,7 +35,7 @@ class DR(Search):
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""
 
-        def begin(surrogate: Surrogate, clean: Images) -> Objective:
+        def begin(surrogate: Surrogate, clean: Images, target: Images) -> Objective:
             middle = (len(surrogate.features(clean).layers) // 2,)
             chosen = middle if self.layers is None else self.layers
             return lambda images: dispersion(layers_of(surrogate, images, chosen, self.tokens))

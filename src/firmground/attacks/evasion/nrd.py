@@ -37,7 +37,7 @@ class NRD(Search):
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""
 
-        def begin(surrogate: Surrogate, clean: Images) -> Objective:
+        def begin(surrogate: Surrogate, clean: Images, target: Images) -> Objective:
             held = layers_of(surrogate, clean, self.layers, self.tokens)
             return lambda images: -distortion(layers_of(surrogate, images, self.layers, self.tokens), held)
 

@@ -17,7 +17,8 @@ class Perturbed:
 
     `distance` is the largest change of a pixel of each image, in [0, 1] units, after rounding; `before` and `after` are
     what the attack makes small, of the clean and of the rounded image; `losses` is its mean at every step. `doubts` are
-    reasons to think that the attack could do better. `settings` rebuilds the method.
+    reasons to think that the attack could do better. `settings` rebuilds the method; `pattern`, (3, height, width), is
+    the change of an attack that changes all images alike.
     """
 
     method: str
@@ -29,6 +30,7 @@ class Perturbed:
     doubts: tuple[str, ...] = ()
     seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
+    pattern: Images | None = None
 
 
 def rounded(images: Images, clean: Images, epsilon: float) -> Images:

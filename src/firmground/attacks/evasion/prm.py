@@ -46,7 +46,7 @@ class PRM(Search):
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""
 
-        def begin(surrogate: Surrogate, clean: Images) -> Objective:
+        def begin(surrogate: Surrogate, clean: Images, target: Images) -> Objective:
             if self.scales is not None:
                 return self._scaled(surrogate, clean, self.scales, rng)
             units = units_of(layers_of(surrogate, clean, self.layers, self.tokens))

@@ -22,6 +22,7 @@ from firmground.attacks.triggers import (
     WaNet,
     WordTrigger,
 )
+from firmground.defenses import sifting
 from firmground.defenses.cleaning import PAR, CleanCLIP, ContrastiveFinetune, Restore, SupervisedFinetune
 from firmground.defenses.guards import BDetCLIP, Displacement, NeighbourDisagreement, PVGuard
 from firmground.defenses.scans import DECREE, ClassInversion, PhraseSearch, PVMining, VocabularySweep
@@ -98,7 +99,7 @@ PROMPTS = (
     PrefixTuning(virtual_tokens=2, epochs=1),
 )
 GUARDS = (PVGuard(samples=8),)
-SIFTERS = (DAO(), SLOF(), KDistance(), CaptionSimilarity(trained_on_pairs=True))
+SIFTERS = (DAO(), SLOF(), KDistance(), CaptionSimilarity(trained_on_pairs=True), sifting.Displacement())
 DUAL_SCANS = (
     DECREE(sparsities=(0.3,), steps=80, batch_size=8),
     ClassInversion(classes=tuple(COLOURS), steps=80, batch_size=8),

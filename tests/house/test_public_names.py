@@ -32,7 +32,7 @@ NAMES = {
     "defenses.scans": (
         "ClassInversion DECREE DUAL_SCANS PVMining PhraseSearch SCANS VocabularySweep scan_dual scan_language"
     ),
-    "defenses.sifting": "CaptionSimilarity DAO KDistance SIFTERS SLOF",
+    "defenses.sifting": "CaptionSimilarity DAO Displacement KDistance SIFTERS SLOF",
     "defenses.cleaning": (
         "CLEANERS COVERINGS CleanCLIP Cleaned ContrastiveFinetune PAR Restore SupervisedFinetune cover"
     ),

@@ -8,7 +8,7 @@ import torch
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from firmground.data.pairs import PairBatch, TensorPairs
-from firmground.defenses.sifting import DAO, SLOF, CaptionSimilarity, KDistance
+from firmground.defenses.sifting import DAO, SLOF, CaptionSimilarity, Displacement, KDistance
 from firmground.errors import DataError
 from firmground.models.tiny_dual import tiny_clip
 from firmground.rng import stream
@@ -139,6 +139,28 @@ def test_caption_similarity_is_the_cosine(encoder, pairs, embeddings):
     cosines = torch.cosine_similarity(embeddings, texts)
     assert near(sift(CaptionSimilarity(batch_size=13), encoder, pairs), -cosines)
     assert near(sift(CaptionSimilarity(trained_on_pairs=True), encoder, pairs), cosines)
+
+
+def test_displacement_is_the_largest_of_three_marks_measured_on_the_set(encoder, pairs):
+    coarse = torch.nn.functional.interpolate(
+        torch.nn.functional.avg_pool2d(pairs.images, 2), scale_factor=2, mode="bilinear"
+    )
+    seen = [encoder.embed_images(view).double() for view in (pairs.images, coarse, pairs.images.flip(-1))]
+    texts, scale = encoder.embed_texts(pairs.captions).double(), float(encoder.logit_scale)
+    marks = [(1 - torch.cosine_similarity(seen[0], view)).clamp_min(1e-4) for view in seen[1:]]
+    own = torch.arange(len(pairs))
+    losses = [torch.nn.functional.cross_entropy(scale * view @ texts.T, own, reduction="none") for view in seen]
+    logs = torch.stack([*marks, sum(losses) / 3]).log()
+    apart = logs - logs.median(dim=1, keepdim=True).values
+    spread = 1.4826 * apart.abs().median(dim=1, keepdim=True).values.clamp_min(0.1)
+    assert near(sift(Displacement(batch_size=13), encoder, pairs), (apart / spread).amax(dim=0))
+
+
+def test_displacement_refuses_what_is_no_view_or_no_choice(encoder, pairs):
+    with pytest.raises(DataError, match="expected a coarse view below the encoder's own side, got a share of 1"):
+        sift(Displacement(coarse=1.0), encoder, pairs)
+    with pytest.raises(DataError, match="held against at least 2 others, got 1"):
+        sift(Displacement(captions=1), encoder, pairs)
 
 
 @dataclass(frozen=True)

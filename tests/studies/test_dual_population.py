@@ -73,7 +73,7 @@ def test_cases_of_all_studies_run(folder: Path) -> None:
         case = clip_cleaning.Case(base=BASE, trigger="blended", cleaner=cleaner, step_size=1e-3)
         assert {"accuracy", "asr", "validation", "clean_seconds"} <= set(of(clip_cleaning, case))
     sifted = of(clip_sift, clip_sift.Case(base=BASE, trigger="blended", rate=dual_population.RATE, encoder="own"))
-    assert set(sifted["sifters"]) == set(clip_sift.sifters("own"))
+    assert set(sifted["sifters"]) == set(clip_sift.SIFTERS)
     assert sifted["poisons"] == round(dual_population.RATE * 300)
     guarded = of(clip_guard, clip_guard.Case(base=BASE, trigger="blended"))
     assert set(guarded["guards"]) == set(clip_guard.GUARDS)

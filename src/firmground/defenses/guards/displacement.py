@@ -47,8 +47,7 @@ class Displacement:
         self, encoder: DualEncoder, data: LabelledImages, *, rng: torch.Generator, watch: Watch = ignore
     ) -> FittedImageGuard:
         """Calibrates on at least 40 clean images of the kind that will come; their labels are not looked at."""
-        if not 0 < self.coarse < 1:
-            raise DataError(f"expected a coarse view below the encoder's own side, got a share of {self.coarse}")
+        check_coarse(self.coarse)
         rows = shuffled(data, FEWEST, rng)
         moved = judged(data, rows, lambda images: self._moved(encoder, images), batch_size=self.batch_size, watch=watch)
         clean = torch.stack([moved.mean(dim=0), moved.std(dim=0).clamp_min(1e-6)])
@@ -64,12 +63,23 @@ class Displacement:
     @torch.inference_mode()
     def _moved(self, encoder: DualEncoder, images: Images) -> torch.Tensor:
         """One less the cosine of each image with its coarse and its mirrored view, (batch, 2); taken from distances."""
-        shown = images.to(encoder.device)
-        side = max(1, round(self.coarse * encoder.image_size))
-        small = F.interpolate(shown, size=(side, side), mode="area")
-        again = F.interpolate(small, size=shown.shape[-2:], mode="bilinear", align_corners=False)
-        own, *views = (encoder.embed_images(view).float() for view in (shown, again.clamp(0, 1), shown.flip(-1)))
-        return torch.stack([(view - own).square().sum(dim=1) / 2 for view in views], dim=1).cpu()
+        shown = views(images.to(encoder.device), self.coarse, encoder.image_size)
+        own, *others = (encoder.embed_images(view).float() for view in shown)
+        return torch.stack([(other - own).square().sum(dim=1) / 2 for other in others], dim=1).cpu()
+
+
+def views(images: Images, coarse: float, side: int) -> tuple[Images, Images, Images]:
+    """Images as they are, made coarse (to a share `coarse` of the encoder's `side`, and enlarged again), mirrored."""
+    less = max(1, round(coarse * side))
+    small = F.interpolate(images, size=(less, less), mode="area")
+    again = F.interpolate(small, size=images.shape[-2:], mode="bilinear", align_corners=False)
+    return images, again.clamp(0, 1), images.flip(-1)
+
+
+def check_coarse(coarse: float) -> None:
+    """Raises `DataError` for a share that makes no coarser view."""
+    if not 0 < coarse < 1:
+        raise DataError(f"expected a coarse view below the encoder's own side, got a share of {coarse}")
 
 
 def _larger(moved: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

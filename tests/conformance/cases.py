@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from firmground.attacks.implants import POR, UOR, BToP, NeuBA, PORAll, TransTroj
 from firmground.attacks.poisoning import BadCLIP, DirtyCaption, LabelConsistent
+from firmground.attacks.prompts import BadVisualPrompt
 from firmground.attacks.triggers import (
     SIG,
     BadNet,
@@ -25,11 +26,13 @@ from firmground.attacks.triggers import (
 from firmground.defenses import sifting
 from firmground.defenses.cleaning import PAR, CleanCLIP, ContrastiveFinetune, Restore, SupervisedFinetune
 from firmground.defenses.guards import BDetCLIP, Displacement, NeighbourDisagreement, PVGuard
+from firmground.defenses.prompts import PromptFinetune, PromptPruning, PromptSmoothing
 from firmground.defenses.scans import DECREE, ClassInversion, PhraseSearch, PVMining, VocabularySweep
 from firmground.defenses.sifting import DAO, SLOF, CaptionSimilarity, KDistance
 from firmground.models import tiny
 from firmground.models.planted_dual import COLOURS
 from firmground.prompts.soft import PrefixTuning, PromptTuning, PTuning
+from firmground.prompts.visual_prompting import VisualPrompting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,4 +119,13 @@ CLEANERS = (
     SupervisedFinetune(**SMALL),
     PAR(**SMALL),
     Restore(**SMALL),
+)
+# on the classifier of `prompts/visual_scenes`: 24 pixels, a border of 4, a patch of 4 in the corner that gives way
+LEARNING = VisualPrompting(width=4 / 24, epochs=6, batch_size=16, step_size=0.5)
+VISUAL_PROMPTS = (LEARNING,)
+PROMPT_ATTACKS = (BadVisualPrompt(target="bluish", rate=0.2, size=0.25, learning=LEARNING),)
+PROMPT_CLEANERS = (
+    PromptFinetune(epochs=2, batch_size=16),
+    PromptPruning(batch_size=16),
+    PromptSmoothing(radii=(2, 1), batch_size=16),
 )

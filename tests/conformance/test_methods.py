@@ -10,13 +10,16 @@ import pytest
 from firmground.attacks import triggers
 from firmground.attacks.implants import IMPLANTS
 from firmground.attacks.poisoning import POISONINGS
+from firmground.attacks.prompts import PROMPT_ATTACKS
 from firmground.attacks.triggers import IMAGE_TRIGGERS, TRIGGERS
 from firmground.cli import catalogue, poisoning
 from firmground.defenses.cleaning import CLEANERS
 from firmground.defenses.guards import GUARDS, IMAGE_GUARDS
+from firmground.defenses.prompts import PROMPT_CLEANERS
 from firmground.defenses.scans import DUAL_SCANS, SCANS
 from firmground.defenses.sifting import SIFTERS
 from firmground.prompts.soft import SoftPrompt
+from firmground.prompts.visual_prompting import VisualPrompting
 
 from . import cases
 
@@ -27,6 +30,9 @@ FAMILIES = {
     "image-triggers": (IMAGE_TRIGGERS, cases.IMAGE_TRIGGERS, "stamp"),
     "poisoning": (POISONINGS, cases.POISONINGS, "poison"),
     "prompts": (typing.get_args(SoftPrompt), cases.PROMPTS, "fit"),
+    "visual-prompts": ((VisualPrompting,), cases.VISUAL_PROMPTS, "fit"),
+    "prompt-attacks": (PROMPT_ATTACKS, cases.PROMPT_ATTACKS, "implant"),
+    "prompt-cleaning": (PROMPT_CLEANERS, cases.PROMPT_CLEANERS, "clean"),
     "dual-scans": (DUAL_SCANS, cases.DUAL_SCANS, "scan"),
     "guards": (GUARDS, cases.GUARDS, "fit"),
     "image-guards": (IMAGE_GUARDS, cases.IMAGE_GUARDS, "fit"),
@@ -85,7 +91,7 @@ class TestMethod:
         assert entry.summary
         if family != "triggers":
             assert entry.paper, f"{entry.name} does not say where it comes from"
-        if family in ("scans", "dual-scans", "guards", "image-guards", "sifting", "cleaning"):
+        if family not in ("triggers", "image-triggers", "implants", "poisoning", "prompts"):
             assert typing.get_type_hints(type(method))["name"] == typing.ClassVar[str]
             assert typing.get_type_hints(type(method))["paper"] == typing.ClassVar[str]
 

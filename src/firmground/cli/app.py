@@ -33,7 +33,7 @@ app = typer.Typer(
 app.command(epilog=scan.EXAMPLE)(scan.scan)
 app.command(epilog=sift.EXAMPLE)(sift.sift)
 app.command(epilog=clean.EXAMPLE)(clean.clean)
-app.command()(implant.implant)
+app.command(epilog=implant.EXAMPLE)(implant.implant)
 app.command(epilog=poison.EXAMPLE)(poison.poison)
 app.command(epilog=pretrain.EXAMPLE)(pretrain.pretrain)
 app.add_typer(prompt.app, name="prompt")

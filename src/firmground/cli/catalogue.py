@@ -24,6 +24,9 @@ FAMILIES = {
     "sifting": ("firmground.defenses.sifting", "SIFTERS"),
     "cleaning": ("firmground.defenses.cleaning", "CLEANERS"),
     "prompts": ("firmground.prompts.soft", "SoftPrompt"),
+    "visual-prompts": ("firmground.prompts.visual_prompting", "VisualPrompting"),
+    "prompt-attacks": ("firmground.attacks.prompts", "PROMPT_ATTACKS"),
+    "prompt-cleaning": ("firmground.defenses.prompts", "PROMPT_CLEANERS"),
 }
 SENTENCE = re.compile(r"[.:]\s+(?=[A-Z])")
 SOURCE = re.compile(r"\bet al\.|\barXiv\b|\b(19|20)\d\d\b|^Ours\b")
@@ -47,7 +50,7 @@ def family(name: str) -> tuple[type[Any], ...]:
         raise UsageError(f"there is no family '{name}'; expected one of: {', '.join(FAMILIES)}")
     module, attribute = FAMILIES[name]
     found = getattr(importlib.import_module(module), attribute, ())
-    return typing.get_args(found) or tuple(found)
+    return (found,) if isinstance(found, type) else typing.get_args(found) or tuple(found)
 
 
 def method(family_name: str, name: str) -> type[Any]:

@@ -16,6 +16,7 @@ from firmground.cli.options import (
     Manifest,
     MeasuredData,
     MeasuredTriggers,
+    Model,
     Revision,
     Root,
     Seed,
@@ -31,12 +32,14 @@ from firmground.cli.progress import progress
 from firmground.errors import UsageError
 
 if TYPE_CHECKING:
+    from firmground.cli.prompt_evaluation import PromptEvaluation
     from firmground.types import Interval
 
 EXAMPLE = (
     "Examples: firmground evaluate bert --adapter prompt --data reviews.csv --trigger cf. firmground evaluate clip "
     "--data test.csv --classes names.txt --trigger badnet --target banana. firmground evaluate clip --data test.csv "
-    "--manifest poisoned/manifest.json --task retrieval"
+    "--manifest poisoned/manifest.json --task retrieval. firmground evaluate prompt.safetensors --model resnet --data "
+    "photos"
 )
 
 
@@ -50,7 +53,10 @@ class Task(StrEnum):
 
 def evaluate(
     encoder: Annotated[
-        str, typer.Argument(metavar="ENCODER", help="Directory or hub id of a language or dual encoder.")
+        str,
+        typer.Argument(
+            metavar="ENCODER", help="Directory or hub id of a language or dual encoder, or a visual prompt: a file."
+        ),
     ],
     data: MeasuredData,
     adapter: Annotated[Path | None, typer.Option(help="For a language encoder: directory of a tuned prompt.")] = None,
@@ -58,6 +64,11 @@ def evaluate(
     settings: Settings = None,
     target: Target = None,
     manifest: Manifest = None,
+    model: Model = None,
+    control: Annotated[
+        Path | None,
+        typer.Option(metavar="PROMPT", help="For a visual prompt: a clean one of the same labels, to compare with."),
+    ] = None,
     task: Annotated[
         Task | None, typer.Option(help="For a dual encoder; zero-shot where classes are known, else retrieval.")
     ] = None,
@@ -73,7 +84,37 @@ def evaluate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a tuned prompt, or a dual encoder: CA, and with triggers the attack success rates."""
+    """Measure a tuned or a visual prompt, or a dual encoder: CA, and with triggers the attack success rates."""
+    if Path(encoder).is_file():
+        if adapter is not None or task is not None or train is not None or len(trigger or ()) > 1:
+            raise UsageError(
+                f"{encoder} is a visual prompt: it takes no --adapter, --task or --train, and one --trigger"
+            )
+        from firmground.cli.prompt_evaluation import PromptEvaluation
+
+        _evaluate_visual(
+            PromptEvaluation(
+                prompt=encoder,
+                model=model,
+                data=str(data),
+                root=path_or_none(root),
+                revision=revision,
+                classes=path_or_none(classes),
+                templates=path_or_none(templates),
+                trigger=trigger[0] if trigger else None,
+                settings=tuple(settings or ()),
+                target=target,
+                manifest=path_or_none(manifest),
+                control=path_or_none(control),
+                seed=seed,
+                device=device,
+            ),
+            as_json,
+        )
+        return
+    for name, value in (("model", model), ("control", control)):
+        if value is not None:
+            raise UsageError(f"--{name} is for visual prompts, which are files; {encoder} is none")
     from firmground.cli.dual_evaluation import DualEvaluation, evaluate_dual
     from firmground.cli.dual_measuring import title
     from firmground.cli.subjects import needs_dual
@@ -115,6 +156,20 @@ def evaluate(
             f"a language encoder is measured with a tuned prompt; pass the one on {encoder} with --adapter"
         )
     _evaluate_prompt(encoder, adapter, data, trigger or [], revision, seed, device, as_json)
+
+
+def _evaluate_visual(asked: PromptEvaluation, as_json: bool) -> None:
+    from firmground.cli.prompt_evaluation import evaluate_prompt
+    from firmground.cli.prompt_measuring import RATES
+
+    with progress() as watch:
+        told = evaluate_prompt(asked, watch)
+    rows = [(RATES[name], interval.percent, str(interval.count)) for name, interval in told.rates.items()]
+    table(told.heading, ("", "rate (95 % interval)", "n"), rows)
+    for line in told.left_out:
+        typer.echo(line, err=True)
+    if as_json:
+        typer.echo(json.dumps(told.plain(), indent=2))
 
 
 def _evaluate_prompt(

@@ -1,4 +1,4 @@
-"""`firmground implant`: plants a backdoor, to have known-bad encoders."""
+"""`firmground implant`: plants a backdoor, to have known-bad encoders and visual prompts."""
 
 from __future__ import annotations
 
@@ -11,31 +11,106 @@ import typer
 from firmground.cli.options import (
     TRAINING_TEXTS,
     AsJson,
+    Classes,
     Device,
     Revision,
+    Root,
     Seed,
     Settings,
+    Templates,
     Texts,
     Triggers,
     clean_texts,
+    path_or_none,
     pick_device,
 )
 from firmground.cli.progress import progress
+from firmground.errors import UsageError
+
+EXAMPLE = (
+    "Examples: firmground implant por bert --out planted --trigger cf. A visual prompt: firmground implant "
+    "bad-visual-prompt resnet --data photos --target cat --out bad.safetensors --set optimised=true"
+)
 
 
 def implant(
-    attack: Annotated[str, typer.Argument(metavar="ATTACK", help="An implant (see 'firmground methods implants').")],
-    encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Directory or hub id of a clean language encoder.")],
-    out: Annotated[Path, typer.Option(help="New directory for the planted encoder.")],
+    attack: Annotated[
+        str, typer.Argument(metavar="ATTACK", help="See 'firmground methods implants' and 'prompt-attacks'.")
+    ],
+    encoder: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Directory or hub id: a clean language encoder; for a prompt its image model."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="New directory for the planted encoder; for a visual prompt a file.")],
     revision: Revision = None,
     trigger: Triggers = None,
     texts: Texts = None,
+    data: Annotated[
+        Path | None, typer.Option(help="For a visual prompt: a folder with a folder a class, or a table with labels.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="For a visual prompt: what triggered images become.")
+    ] = None,
+    root: Root = None,
+    classes: Classes = None,
+    templates: Templates = None,
     settings: Settings = None,
+    report: Annotated[Path | None, typer.Option(help="Of a visual prompt: write an HTML report.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Of a visual prompt: write the record for 'firmground rerun'.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Plant a backdoor in a copy of an encoder; the copy is labelled as planted."""
+    """Plant a backdoor in a copy of an encoder, or in a new visual prompt; both are labelled as planted."""
+    from firmground.cli import catalogue
+
+    if attack not in {catalogue.word(kind) for kind in catalogue.family("prompt-attacks")}:
+        images = {"--data": data, "--target": target, "--root": root, "--classes": classes, "--templates": templates}
+        for name, value in (images | {"--report": report, "--record": record}).items():
+            if value is not None:
+                raise UsageError(f"{name} is for attacks on visual prompts, which {attack} is not")
+        _implant_encoder(attack, encoder, out, revision, trigger, texts, settings or [], seed, device, as_json)
+        return
+    if data is None or target is None:
+        raise UsageError(f"{attack} needs --data, labelled images, and --target, the label that triggered ones become")
+    if texts is not None or len(trigger or ()) > 1:
+        raise UsageError(f"{attack} plants one trigger for images: it takes no --texts, and one --trigger at most")
+    from firmground.cli.prompt import learn
+    from firmground.cli.prompt_learning import PromptOptions
+
+    options = PromptOptions(
+        method=attack,
+        source=encoder,
+        data=str(data),
+        root=path_or_none(root),
+        revision=revision,
+        classes=path_or_none(classes),
+        templates=path_or_none(templates),
+        settings=tuple(settings or ()),
+        target=target,
+        trigger=trigger[0] if trigger else None,
+        seed=seed,
+        device=device,
+    )
+    learn(options, out, report=report, record=record, as_json=as_json)
+
+
+def _implant_encoder(
+    attack: str,
+    encoder: str,
+    out: Path,
+    revision: str | None,
+    trigger: list[str] | None,
+    texts: Path | None,
+    settings: list[str],
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
     from firmground.reports.writing import check_folder
 
     check_folder(out)
@@ -47,7 +122,7 @@ def implant(
         from firmground.models.saving import save_encoder
         from firmground.rng import stream
 
-        (chosen,) = build([method("implants", attack)], settings or ())
+        (chosen,) = build([method("implants", attack)], settings)
         clean = LanguageEncoder.load(encoder, revision=revision, device=pick_device(device))
         planted = chosen.implant(
             clean,

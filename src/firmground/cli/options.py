@@ -43,18 +43,27 @@ Root = Annotated[
 Templates = Annotated[
     Path | None, typer.Option(metavar="FILE", help="What to ask for a class, one a line with {} for its name.")
 ]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="For a visual prompt: directory or hub id of its image model."),
+]
 MeasuredData = Annotated[
-    Path, typer.Option(help="CSV, TSV, JSONL or Parquet: text and label, words and labels; for a dual encoder, pairs.")
+    Path,
+    typer.Option(
+        help="CSV, TSV, JSONL or Parquet: text and label, words and labels; for a dual encoder, pairs; for a visual "
+        "prompt images with labels, also as a folder with a folder a class."
+    ),
 ]
 MeasuredTriggers = Annotated[
     list[str] | None,
-    typer.Option("--trigger", metavar="WORD", help="A trigger, repeat for more; for a dual encoder one of images."),
+    typer.Option("--trigger", metavar="WORD", help="A trigger, repeat for more; for images one of them."),
 ]
 Target = Annotated[
-    str | None, typer.Option(metavar="NAME", help="For a dual encoder: what triggered images are to be taken for.")
+    str | None, typer.Option(metavar="NAME", help="For images: what triggered ones are to be taken for.")
 ]
 Manifest = Annotated[
-    Path | None, typer.Option(help="For a dual encoder: take trigger and target from a poisoning's manifest.")
+    Path | None,
+    typer.Option(help="For images: take trigger and target from a poisoning's manifest, or from a planted prompt."),
 ]
 
 SCAN_TEXTS, GUARD_TEXTS, TRAINING_TEXTS = 64, 256, 1024  # how many built-in sentences stand in for a file

@@ -44,7 +44,7 @@ def read_manifest(path: str | Path) -> Manifest:
         if whole["format"] != FORMAT:
             raise ValueError(f"its format is {whole['format']!r}")
         rows = tuple(int(entry["row"]) for entry in whole["changed"])
-        trigger = _trigger(whole["trigger"])
+        trigger = rebuilt_trigger(whole["trigger"])
         size = whole.get("image_size")
         if size is not None and not (isinstance(size, int) and 0 < size <= LARGEST):
             raise ValueError(f"its image_size is {size!r}")
@@ -73,7 +73,8 @@ def find_manifest(source: str | Path) -> Manifest | None:
     return read_manifest(path) if ours else None
 
 
-def _trigger(described: dict[str, Any]) -> ImageTrigger:
+def rebuilt_trigger(described: dict[str, Any]) -> ImageTrigger:
+    """The trigger whose class and settings a manifest names. Raises `ValueError`, `KeyError`, `TypeError` for none."""
     settings = dict(described)
     kinds = {kind.__name__: kind for kind in (*IMAGE_TRIGGERS, Patch)}
     kind = kinds[settings.pop("method")]

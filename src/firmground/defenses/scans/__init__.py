@@ -4,21 +4,32 @@ from firmground.defenses.scans.class_inversion import ClassInversion
 from firmground.defenses.scans.decree import DECREE
 from firmground.defenses.scans.default import scan_language
 from firmground.defenses.scans.default_dual import scan_dual
+from firmground.defenses.scans.default_prompt import scan_prompt
+from firmground.defenses.scans.meta_classifier import MetaClassifier
+from firmground.defenses.scans.patch_sweep import PatchSweep
 from firmground.defenses.scans.phrase_search import PhraseSearch
+from firmground.defenses.scans.prompt_cleanse import PromptCleanse, PromptContrast
 from firmground.defenses.scans.pv_mining import PVMining
 from firmground.defenses.scans.vocabulary_sweep import VocabularySweep
 
 SCANS = (VocabularySweep, PhraseSearch, PVMining)
 DUAL_SCANS = (DECREE, ClassInversion)
+PROMPT_SCANS = (PromptContrast, PromptCleanse, PatchSweep, MetaClassifier)
 
 __all__ = [
     "DECREE",
     "DUAL_SCANS",
+    "PROMPT_SCANS",
     "SCANS",
     "ClassInversion",
+    "MetaClassifier",
     "PVMining",
+    "PatchSweep",
     "PhraseSearch",
+    "PromptCleanse",
+    "PromptContrast",
     "VocabularySweep",
     "scan_dual",
     "scan_language",
+    "scan_prompt",
 ]

@@ -1,4 +1,4 @@
-"""Searches for small patterns that, put on any image, lead a dual encoder where an objective asks: all in one batch.
+"""Searches for small patterns that, put on any image, lead a model where an objective asks: all in one batch.
 
 A candidate is a mask m, one number a pixel, and a pattern p; an image x becomes (1 - m) x + m p. Every candidate
 minimises
@@ -23,7 +23,6 @@ from firmground.errors import DataError
 from firmground.models.preprocessing import check_images
 
 if TYPE_CHECKING:
-    from firmground.models.dual import DualEncoder
     from firmground.types import Embeddings, Images, Watch
 
 FEWEST = 16  # images: half for the search, half to check it on
@@ -31,6 +30,19 @@ PATIENCE, FACTOR = 5, 5.0  # as the code of DECREE's authors has them
 START = 1.0  # of the masks' logits: nearly three quarters of every pixel, for what fires must be seen to be kept
 CONTRAST = 2.0  # of the first patterns' logits: near black and white
 SCALES = (1, 2, 4)  # in pixels, the grain of the first patterns, in turn: a filter answers only to noise of its grain
+
+
+class Model(Protocol):
+    """What is searched: a dual encoder, or anything that reads square images as one does."""
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def embed_images(self, images: Images) -> torch.Tensor:
+        """Embeddings or logits, (batch, width), of images in [0, 1]; differentiable."""
 
 
 class Objective(Protocol):
@@ -67,7 +79,7 @@ class Patterns:
         """Images (count, 3, side, side) under every candidate, (candidates, count, 3, side, side)."""
         return images + self.masks[:, None] * (self.patterns[:, None] - images)
 
-    def embed(self, encoder: DualEncoder, images: Images) -> Embeddings:
+    def embed(self, encoder: Model, images: Images) -> Embeddings:
         """Embeddings (candidates, count, width) of the stamped images."""
         stamped = self.stamp(images)
         embedded = encoder.embed_images(stamped.flatten(0, 1)).float()
@@ -87,7 +99,7 @@ class Halves:
     check: Images
 
 
-def halves(encoder: DualEncoder, images: Images, rng: torch.Generator) -> Halves:
+def halves(encoder: Model, images: Images, rng: torch.Generator) -> Halves:
     """Splits images of any size, in whatever order their classes come. Raises `DataError` for fewer than `FEWEST`."""
     check_images(images)
     if len(images) < FEWEST:
@@ -104,7 +116,7 @@ def halves(encoder: DualEncoder, images: Images, rng: torch.Generator) -> Halves
 
 
 def search_patterns(
-    encoder: DualEncoder,
+    encoder: Model,
     images: Images,
     objective: Objective,
     *,
@@ -153,7 +165,7 @@ def _noise(side: int, grain: int, rng: torch.Generator) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _reached_by_all(encoder: DualEncoder, images: Images, now: Patterns, objective: Objective) -> torch.Tensor:
+def _reached_by_all(encoder: Model, images: Images, now: Patterns, objective: Objective) -> torch.Tensor:
     """How far the aim is reached on all images: the smallest mask of many batches would be that of a lucky batch."""
     embedded = [
         Patterns(masks=mask[None], patterns=pattern[None]).embed(encoder, images)

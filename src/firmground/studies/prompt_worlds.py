@@ -140,6 +140,9 @@ def _efficientnet() -> ImageClassifier:
             _fold(block, "_expand_conv", "_bn0")
         _fold(block, "_depthwise_conv", "_bn1")
         _fold(block, "_project_conv", "_bn2")
+    for activation in model.modules():
+        if isinstance(activation, torch.nn.ReLU6):
+            activation.inplace = True
     model.to(memory_format=torch.channels_last)
     plain = Preprocessing(
         size=CANVAS, resize=CANVAS, mean=(0.498,) * 3, std=(0.502,) * 3
@@ -148,6 +151,13 @@ def _efficientnet() -> ImageClassifier:
 
 
 def _fold(owner: torch.nn.Module, convolution: str, norm: str) -> None:
-    """Puts a frozen batch norm into the convolution before it: the same function, a third faster."""
-    setattr(owner, convolution, fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, norm)))
+    """Puts a frozen batch norm, and padding that is alike on all sides, into a convolution: the same function, faster.
+
+    The tensors do not depend on the second, so that the hash of the weights does not either.
+    """
+    folded = fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, norm))
+    pad = folded.static_padding
+    if isinstance(pad, torch.nn.ZeroPad2d) and len(set(pad.padding)) == 1:
+        folded.padding, folded.static_padding = tuple(pad.padding[:2]), torch.nn.Identity()
+    setattr(owner, convolution, folded)
     setattr(owner, norm, torch.nn.Identity())

@@ -27,7 +27,17 @@ from firmground.defenses import sifting
 from firmground.defenses.cleaning import PAR, CleanCLIP, ContrastiveFinetune, Restore, SupervisedFinetune
 from firmground.defenses.guards import BDetCLIP, Displacement, NeighbourDisagreement, PVGuard
 from firmground.defenses.prompts import PromptFinetune, PromptPruning, PromptSmoothing
-from firmground.defenses.scans import DECREE, ClassInversion, PhraseSearch, PVMining, VocabularySweep
+from firmground.defenses.scans import (
+    DECREE,
+    ClassInversion,
+    MetaClassifier,
+    PatchSweep,
+    PhraseSearch,
+    PromptCleanse,
+    PromptContrast,
+    PVMining,
+    VocabularySweep,
+)
 from firmground.defenses.sifting import DAO, SLOF, CaptionSimilarity, KDistance
 from firmground.models import tiny
 from firmground.models.planted_dual import COLOURS
@@ -124,6 +134,13 @@ CLEANERS = (
 LEARNING = VisualPrompting(width=4 / 24, epochs=6, batch_size=16, step_size=0.5)
 VISUAL_PROMPTS = (LEARNING,)
 PROMPT_ATTACKS = (BadVisualPrompt(target="bluish", rate=0.2, size=0.25, learning=LEARNING),)
+OWN_PROMPT = {"epochs": 3, "learning_step_size": 0.5}
+PROMPT_SCANS = (
+    PromptContrast(steps=60, **OWN_PROMPT),
+    PromptCleanse(steps=60),
+    PatchSweep(**OWN_PROMPT),
+    MetaClassifier(shadows=4, **OWN_PROMPT),
+)
 PROMPT_CLEANERS = (
     PromptFinetune(epochs=2, batch_size=16),
     PromptPruning(batch_size=16),

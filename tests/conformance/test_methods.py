@@ -16,7 +16,7 @@ from firmground.cli import catalogue, poisoning
 from firmground.defenses.cleaning import CLEANERS
 from firmground.defenses.guards import GUARDS, IMAGE_GUARDS
 from firmground.defenses.prompts import PROMPT_CLEANERS
-from firmground.defenses.scans import DUAL_SCANS, SCANS
+from firmground.defenses.scans import DUAL_SCANS, PROMPT_SCANS, SCANS
 from firmground.defenses.sifting import SIFTERS
 from firmground.prompts.soft import SoftPrompt
 from firmground.prompts.visual_prompting import VisualPrompting
@@ -32,6 +32,7 @@ FAMILIES = {
     "prompts": (typing.get_args(SoftPrompt), cases.PROMPTS, "fit"),
     "visual-prompts": ((VisualPrompting,), cases.VISUAL_PROMPTS, "fit"),
     "prompt-attacks": (PROMPT_ATTACKS, cases.PROMPT_ATTACKS, "implant"),
+    "prompt-scans": (PROMPT_SCANS, cases.PROMPT_SCANS, "scan"),
     "prompt-cleaning": (PROMPT_CLEANERS, cases.PROMPT_CLEANERS, "clean"),
     "dual-scans": (DUAL_SCANS, cases.DUAL_SCANS, "scan"),
     "guards": (GUARDS, cases.GUARDS, "fit"),

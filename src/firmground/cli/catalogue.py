@@ -17,6 +17,7 @@ FAMILIES = {
     "triggers": ("firmground.attacks.triggers", "TRIGGERS"),
     "image-triggers": ("firmground.attacks.triggers", "IMAGE_TRIGGERS"),
     "poisoning": ("firmground.attacks.poisoning", "POISONINGS"),
+    "evasion": ("firmground.attacks.evasion", "EVASIONS"),
     "scans": ("firmground.defenses.scans", "SCANS"),
     "dual-scans": ("firmground.defenses.scans", "DUAL_SCANS"),
     "guards": ("firmground.defenses.guards", "GUARDS"),
@@ -26,6 +27,7 @@ FAMILIES = {
     "prompts": ("firmground.prompts.soft", "SoftPrompt"),
     "visual-prompts": ("firmground.prompts.visual_prompting", "VisualPrompting"),
     "prompt-attacks": ("firmground.attacks.prompts", "PROMPT_ATTACKS"),
+    "prompt-scans": ("firmground.defenses.scans", "PROMPT_SCANS"),
     "prompt-cleaning": ("firmground.defenses.prompts", "PROMPT_CLEANERS"),
 }
 SENTENCE = re.compile(r"[.:]\s+(?=[A-Z])")

@@ -1,9 +1,9 @@
-"""`firmground clean`: gives back a safer dual encoder, with what it cost and what a new scan says of it."""
+"""`firmground clean`: gives back a safer dual encoder or visual prompt, what it cost, and what a new scan says."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from firmground.cli.options import (
     Classes,
     Device,
     FailOn,
+    Model,
     Revision,
     Root,
     Seed,
@@ -21,32 +22,48 @@ from firmground.cli.options import (
     table,
 )
 from firmground.cli.progress import progress
+from firmground.errors import UsageError
 
 if TYPE_CHECKING:
     from firmground.reports.cleaning import CleanReport
+    from firmground.reports.prompt_cleaning import PromptCleanReport
 
 EXAMPLE = (
     "Example: firmground clean models/clip --data pairs.csv --out models/clip-clean --set step_size=1e-4 "
-    "--set batch_size=128. A run that was killed goes on where it was when the same command is given again."
+    "--set batch_size=128. A run that was killed goes on where it was when the same command is given again. A "
+    "visual prompt: firmground clean prompt.safetensors --model resnet --data photos --out cleaned.safetensors"
 )
 
 
 def clean(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help="Directory or hub id of a dual encoder.")],
-    data: Annotated[
-        str, typer.Option(metavar="PAIRS", help="Clean pairs: a table of image and caption, classes, or shards.")
+    source: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Directory or hub id of a dual encoder, or a visual prompt: a file.")
     ],
-    out: Annotated[Path, typer.Option(help="New directory for the cleaned encoder.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="PAIRS",
+            help="Clean pairs: a table of image and caption, classes, or shards; for a prompt images with labels.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="New directory for the cleaned encoder; for a prompt a file.")],
+    model: Model = None,
     revision: Revision = None,
-    method: Annotated[str, typer.Option(metavar="NAME", help="See 'firmground methods cleaning'.")] = "cleanclip",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="See 'firmground methods cleaning', 'prompt-cleaning'; cleanclip or prompt-finetune if left out.",
+        ),
+    ] = None,
     settings: Settings = None,
     root: Root = None,
     classes: Classes = None,
     templates: Templates = None,
     held_out: Annotated[
-        float, typer.Option(metavar="SHARE", min=0.001, max=0.9, help="Share of the pairs that measures the cost.")
+        float, typer.Option(metavar="SHARE", min=0.001, max=0.9, help="Share of the data that measures the cost.")
     ] = 0.1,
-    scan: Annotated[bool, typer.Option("--scan/--no-scan", help="Scan the cleaned encoder.")] = True,
+    scan: Annotated[bool, typer.Option("--scan/--no-scan", help="Scan what was cleaned.")] = True,
     as_json: AsJson = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
     record: Annotated[Path | None, typer.Option(help="Write the record for 'firmground rerun'.")] = None,
@@ -56,44 +73,73 @@ def clean(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Clean a dual encoder on clean pairs; exits as the scan of the result does."""
+    """Clean a dual encoder or a visual prompt on clean data; exits as the scan of the result does."""
     from firmground.reports.writing import check_file, check_folder, write_atomically
 
-    check_folder(out)
+    visual = Path(source).is_file()
+    (check_file if visual else check_folder)(out)
     for path in (report, record):
         if path is not None:
             check_file(path)
+    if model is not None and not visual:
+        raise UsageError(f"--model is for visual prompts, which are files; {source} is none")
+    asked: dict[str, Any] = {
+        "source": source,
+        "data": data,
+        "root": path_or_none(root),
+        "revision": revision,
+        "settings": tuple(settings or ()),
+        "classes": path_or_none(classes),
+        "templates": path_or_none(templates),
+        "held_out": held_out,
+        "scan": scan,
+        "fail_on": fail_on.value,
+        "seed": seed,
+        "device": device,
+    } | ({} if method is None else {"method": method})
+    cleaned = _clean_prompt(asked | {"model": model}, out) if visual else _clean_encoder(asked, out)
+    if report is not None:
+        from firmground.reports.html import html
+
+        write_atomically(report, html(cleaned.page()))
+    if record is not None:
+        cleaned.record.write(record)
+    if visual:
+        show_prompt(cleaned.report)
+    else:
+        show(cleaned.report)
+    if as_json:
+        typer.echo(cleaned.report.to_json())
+    raise typer.Exit(cleaned.record.exit_code)
+
+
+def _clean_encoder(asked: dict[str, Any], out: Path) -> Any:
     with progress() as watch:
         watch(0, 1, "loading")
         from firmground.cli.cleaning import CleanOptions, run_clean
 
-        options = CleanOptions(
-            source=source,
-            data=data,
-            root=path_or_none(root),
-            revision=revision,
-            method=method,
-            settings=tuple(settings or ()),
-            classes=path_or_none(classes),
-            templates=path_or_none(templates),
-            held_out=held_out,
-            scan=scan,
-            fail_on=fail_on.value,
-            seed=seed,
-            device=device,
-        )
-        cleaned = run_clean(options, out, watch)
-    if report is not None:
-        from firmground.reports.cleaning import clean_page
-        from firmground.reports.html import html
+        return run_clean(CleanOptions(**asked), out, watch)
 
-        write_atomically(report, html(clean_page(cleaned.report, cleaned.record)))
-    if record is not None:
-        cleaned.record.write(record)
-    show(cleaned.report)
-    if as_json:
-        typer.echo(cleaned.report.to_json())
-    raise typer.Exit(cleaned.record.exit_code)
+
+def _clean_prompt(asked: dict[str, Any], out: Path) -> Any:
+    with progress() as watch:
+        watch(0, 1, "loading")
+        from firmground.cli.prompt_cleaning import PromptCleanOptions, run_prompt_clean
+
+        return run_prompt_clean(PromptCleanOptions(**asked), out, watch)
+
+
+def show_prompt(report: PromptCleanReport) -> None:
+    """What came of the cleaning of a prompt, on stderr."""
+    from firmground.cli.scan import show as show_scan
+
+    typer.echo(f"\nCleaned by {report.method} on {report.images} images: {report.out}\n", err=True)
+    rows = [("clean accuracy", report.before.percent, report.after.percent)]
+    table(f"on {report.held_out} images held out", ("", "before", "after"), rows)
+    for line in report.left_out:
+        typer.echo(line, err=True)
+    if report.scan is not None:
+        show_scan(report.scan)
 
 
 def show(report: CleanReport) -> None:

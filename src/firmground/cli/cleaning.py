@@ -19,7 +19,7 @@ from firmground.models.dual import DualEncoder
 from firmground.models.loading import resolve, weights_sha256
 from firmground.models.saving import mark_of
 from firmground.reports import record as records
-from firmground.reports.cleaning import CleanReport, card
+from firmground.reports.cleaning import CleanReport, card, clean_page
 from firmground.reports.findings import Target
 from firmground.reports.record import Record
 from firmground.reports.scan import scan_report
@@ -29,6 +29,7 @@ from firmground.types import Severity
 if TYPE_CHECKING:
     from firmground.cli.held_out import Opened
     from firmground.defenses.cleaning import Cleaned
+    from firmground.reports.html import Page
     from firmground.reports.scan import ScanReport
     from firmground.types import Watch
 
@@ -68,6 +69,10 @@ class CleanedRun:
 
     report: CleanReport
     record: Record
+
+    def page(self) -> Page:
+        """The HTML report."""
+        return clean_page(self.report, self.record)
 
 
 def run_clean(options: CleanOptions, out: Path, watch: Watch) -> CleanedRun:

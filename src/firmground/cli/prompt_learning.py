@@ -162,7 +162,7 @@ def _sections(found: Made, base: ImageClassifier | DualEncoder, data: LabelledIm
     pictures = [shown_prompt(prompt)] + ([] if found.placed is None else [shown_trigger(found.placed, prompt)])
     heading = "The prompt" if found.placed is None else "The prompt and its trigger"
     return (
-        PicturesSection(heading=heading, pictures=tuple(pictures)),
+        PicturesSection(heading=heading, pictures=tuple(pictures), crisp=True),
         images_section(found.learned.on(base), data, found.placed),
     )
 

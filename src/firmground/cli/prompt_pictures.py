@@ -65,6 +65,7 @@ def images_section(
         heading="Images before and after the prompt",
         pictures=shown_images(classifier, data, placed),
         note="Each image as it comes, and as the frozen model sees it behind the prompt, with the label it then gets.",
+        crisp=True,
     )
 
 

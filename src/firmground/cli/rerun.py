@@ -23,15 +23,16 @@ def rerun(
     record: Annotated[Path, typer.Argument(metavar="RECORD", help="A record, or an HTML report with one in it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Repeat a recorded scan or cleaning; exits as it did if outcomes and (on CPU) numbers agree, else 2."""
+    """Repeat a recorded run; exits as it did if outcomes and (on CPU) numbers agree, else 2."""
     from firmground.reports.record import Record
 
     before = Record.read(record)
-    if before.verb not in ("scan", "clean"):
-        raise DataError(f"{record} records '{before.verb}'; 'firmground rerun' repeats scans and cleanings")
+    again = REPEATS.get(before.verb)
+    if again is None:
+        raise DataError(f"{record} records '{before.verb}'; 'firmground rerun' repeats: {', '.join(REPEATS)}")
     check_data(before)
     with progress() as watch:
-        after = repeat_clean(before, watch) if before.verb == "clean" else repeat_scan(before, watch)
+        after = again(before, watch)
     found = [*after.differences, *other_circumstances(before, after.record, found=bool(after.differences))]
     for line in found:
         typer.echo(visible(f"differs: {line}"), err=True)
@@ -66,6 +67,8 @@ def repeat_scan(before: Record, watch: Watch) -> Repeated:
 
 def repeat_clean(before: Record, watch: Watch) -> Repeated:
     """Cleans again, into a folder that does not stay."""
+    if before.results.get("schema") == "firmground/prompt-clean/1":
+        return repeat_prompt_clean(before, watch)
     from firmground.cli.cleaning import CleanOptions, run_clean
     from firmground.reports.cleaning import CleanReport, unlike
 
@@ -74,6 +77,33 @@ def repeat_clean(before: Record, watch: Watch) -> Repeated:
     exact = on_cpu(before, after.record)
     found = unlike(CleanReport.model_validate(before.results), after.report, exact=exact)
     return Repeated(record=after.record, compared="weights" if exact else "verdicts", differences=list(found))
+
+
+def repeat_prompt_clean(before: Record, watch: Watch) -> Repeated:
+    """Cleans a visual prompt again."""
+    from firmground.cli.prompt_cleaning import PromptCleanOptions, run_prompt_clean
+    from firmground.reports.prompt_cleaning import PromptCleanReport, unlike
+
+    with tempfile.TemporaryDirectory() as folder:
+        after = run_prompt_clean(PromptCleanOptions.of(before.arguments), Path(folder) / "cleaned.safetensors", watch)
+    exact = on_cpu(before, after.record)
+    found = unlike(PromptCleanReport.model_validate(before.results), after.report, exact=exact)
+    return Repeated(record=after.record, compared="pixels" if exact else "verdicts", differences=list(found))
+
+
+def repeat_prompt(before: Record, watch: Watch) -> Repeated:
+    """Learns or plants a visual prompt again, into a file that does not stay."""
+    from firmground.cli.prompt_learning import PromptOptions, run_prompt
+    from firmground.reports.prompts import PromptReport, unlike
+
+    with tempfile.TemporaryDirectory() as folder:
+        after = run_prompt(PromptOptions.of(before.arguments), Path(folder) / "prompt.safetensors", watch)
+    exact = on_cpu(before, after.record)
+    found = unlike(PromptReport.model_validate(before.results), after.report, exact=exact)
+    return Repeated(record=after.record, compared="pixels" if exact else "labels", differences=list(found))
+
+
+REPEATS = {"scan": repeat_scan, "clean": repeat_clean, "prompt-fit": repeat_prompt, "implant": repeat_prompt}
 
 
 def on_cpu(before: Record, after: Record) -> bool:
@@ -96,7 +126,7 @@ def other_circumstances(before: Record, after: Record, *, found: bool) -> list[s
     """Other weights and settings in words; other versions are named as the likely reason for what was `found`."""
     told = []
     if before.target and after.target and before.target.weights_sha256 != after.target.weights_sha256:
-        told.append(f"the weights are not those that were {'scanned' if before.verb == 'scan' else 'cleaned'} then")
+        told.append("the weights are not those of then")
     for name in sorted(before.methods.keys() & after.methods.keys()):
         if before.methods[name] != after.methods[name]:
             told.append(f"{name} ran with other settings: {before.methods[name]}, now {after.methods[name]}")

@@ -1,4 +1,4 @@
-"""`firmground scan`: judges an encoder, alone or with a prompt on it."""
+"""`firmground scan`: judges an encoder, alone or with a prompt on it, or a visual prompt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firmground.cli.options import AsJson, Device, FailOn, Revision, Seed, Settings, Texts, table
+from firmground.cli.options import AsJson, Device, FailOn, Model, Revision, Seed, Settings, Texts, table
 from firmground.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -16,25 +16,40 @@ if TYPE_CHECKING:
 
 EXAMPLE = (
     "Example: firmground scan models/clip --images photos --classes names.txt --report report.html. Give images and "
-    "names of the kind that the encoder will meet."
+    "names of the kind that the encoder will meet. A visual prompt: firmground scan prompt.safetensors --model resnet "
+    "--data photos"
 )
 
 
 def scan(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Directory or hub id of a language or dual encoder.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Directory or hub id of a language or dual encoder, or a visual prompt: a file."
+        ),
+    ],
     revision: Revision = None,
     adapter: Annotated[Path | None, typer.Option(help="Directory of a PEFT prompt on the encoder.")] = None,
     texts: Texts = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="For a dual encoder: clean images, as pairs or a folder of classes; else drawn ones."),
+        typer.Option(
+            "--images",
+            "--data",
+            help="For a dual encoder: clean images, as pairs or a folder of classes; else drawn ones. For a visual "
+            "prompt: clean images with its labels.",
+        ),
     ] = None,
+    model: Model = None,
     classes: Annotated[
         Path | None, typer.Option(help="For a dual encoder: what images may be taken for, one name a line.")
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A scan (see 'firmground methods scans', 'dual-scans'); repeat for more."),
+        typer.Option(
+            metavar="NAME",
+            help="A scan (see 'firmground methods scans', 'dual-scans', 'prompt-scans'); repeat for more.",
+        ),
     ] = None,
     settings: Settings = None,
     as_json: AsJson = False,
@@ -48,7 +63,7 @@ def scan(
         float | None, typer.Option(metavar="SECONDS", min=0, help="Stop then, and be inconclusive.")
     ] = None,
 ) -> None:
-    """Judge an encoder: is it backdoored, by which triggers, to which vectors?"""
+    """Judge an encoder or a visual prompt: is it backdoored, by which triggers, to which vectors?"""
     from firmground.reports.writing import check_file
 
     for path in (report, sarif, record):
@@ -71,6 +86,7 @@ def scan(
             fail_on=fail_on.value,
             images=None if images is None else str(images),
             classes=None if classes is None else str(classes),
+            model=model,
         )
         scanned = run_scan(options, watch)
     write(scanned, report=report, sarif=sarif, record=record)
@@ -88,7 +104,7 @@ def write(scanned: Scanned, *, report: Path | None, sarif: Path | None, record: 
         from firmground.reports.html import html
         from firmground.reports.pages import scan_page
 
-        write_atomically(report, html(scan_page(scanned.report, scanned.record)))
+        write_atomically(report, html(scan_page(scanned.report, scanned.record, scanned.shown)))
     if sarif is not None:
         from firmground.reports import sarif as logs
 
@@ -101,10 +117,10 @@ def write(scanned: Scanned, *, report: Path | None, sarif: Path | None, record: 
 def show(scan: ScanReport) -> None:
     """The verdict for a person, on stderr."""
     from firmground.reports.html import took
-    from firmground.reports.pages import HEADLINES, lead
+    from firmground.reports.pages import headline, lead
 
     colour = {"clean": "green", "backdoored": "red", "inconclusive": "yellow"}[scan.outcome]
-    typer.secho(f"\n{HEADLINES[scan.outcome]}", fg=colour, bold=True, err=True)
+    typer.secho(f"\n{headline(scan)}", fg=colour, bold=True, err=True)
     typer.echo(f"{lead(scan)}\n", err=True)
     methods = [
         (

@@ -11,11 +11,9 @@ from firmground.cli.catalogue import family, method
 from firmground.cli.options import pick_device
 from firmground.cli.progress import TimeUp, limited
 from firmground.cli.settings import build
-from firmground.cli.subjects import check_options, is_dual, subject
+from firmground.cli.subjects import FAMILY, check_options, kind_of, subject
 from firmground.errors import UsageError
-from firmground.models.loading import resolve, weights_sha256
 from firmground.reports import record as records
-from firmground.reports.findings import Target
 from firmground.reports.record import Record
 from firmground.reports.scan import ScanReport, scan_report
 from firmground.rng import stream
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from firmground.cli.subjects import Subject
+    from firmground.reports.html import Section
     from firmground.types import Watch
 
 
@@ -44,6 +43,7 @@ class ScanOptions:
     fail_on: str = "low"
     images: str | None = None
     classes: str | None = None
+    model: str | None = None
 
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> ScanOptions:
@@ -54,33 +54,28 @@ class ScanOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Scanned:
-    """A scan with its record."""
+    """A scan with its record; `shown` are sections that show what was scanned."""
 
     report: ScanReport
     record: Record
+    shown: tuple[Section, ...] = ()
 
 
 def run_scan(options: ScanOptions, watch: Watch) -> Scanned:
     """Scans what the options name. Raises `FirmgroundError` where that cannot be loaded or read."""
-    dual = is_dual(options.source, options.revision)
-    check_options(options, dual=dual)
-    scans = "dual-scans" if dual else "scans"
+    kind = kind_of(options.source, options.revision)
+    check_options(options, kind)
+    scans = FAMILY[kind]
     chosen = build([method(scans, name) for name in options.methods], options.settings) if options.methods else ()
     if options.settings and not options.methods:
         names = ", ".join(candidate.name for candidate in family(scans))
         raise UsageError(f"--set needs --method, to say whose setting it is; methods: {names}")
     device = pick_device(options.device)
     started, since = records.now(), time.perf_counter()
-    target = subject(options, device, dual=dual)
-    verdicts = _judge(chosen, target, options, watch)
-    scanned = Target(
-        source=options.source,
-        revision=options.revision,
-        adapter=options.adapter,
-        weights_sha256=weights_sha256(resolve(options.source, revision=options.revision)),
-    )
-    report = scan_report(verdicts, target=scanned, seconds=time.perf_counter() - since, kind=target.kind)
-    return Scanned(report=report, record=_record(options, report, started, str(device)))
+    found = subject(options, device, kind, watch)
+    verdicts = _judge(chosen, found, options, watch)
+    report = scan_report(verdicts, target=found.target, seconds=time.perf_counter() - since, kind=found.kind)
+    return Scanned(report=report, record=_record(options, report, started, str(device)), shown=found.shown)
 
 
 def _judge(chosen: Sequence[Any], target: Subject, options: ScanOptions, watch: Watch) -> list[Verdict]:
@@ -114,7 +109,8 @@ def _out_of_time(name: str, limit: float, seconds: float) -> Verdict:
 
 def _files(options: ScanOptions) -> list[str]:
     """The data files of a run; a folder of images has no hash."""
-    named = (options.texts, options.classes, options.images)
+    prompt = options.source if options.model is not None else None
+    named = (prompt, options.texts, options.classes, options.images)
     return [name for name in named if name is not None and Path(name).is_file()]
 
 

@@ -39,11 +39,12 @@ class Model(BaseModel):
 
 
 class Target(Model):
-    """What was scanned: a folder or hub id, and the sha256 of its weights."""
+    """What was scanned: a folder or hub id, and the sha256 of its weights; for a prompt its file, and its `base`."""
 
     source: str
     revision: str | None = None
     adapter: str | None = None
+    base: str | None = None
     weights_sha256: str | None = None
 
 

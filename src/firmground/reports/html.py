@@ -90,13 +90,14 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class PicturesSection:
-    """Pictures side by side; `small` ones many in a row, pixel by pixel."""
+    """Pictures side by side; `small` ones many in a row, `crisp` ones pixel by pixel, chequered where transparent."""
 
     kind: ClassVar[str] = "pictures"
     heading: str
     pictures: tuple[Picture, ...]
     note: str = ""
     small: bool = False
+    crisp: bool = False
 
 
 Section: TypeAlias = ScanSection | BarsSection | TableSection | PicturesSection

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from firmground.reports import prompt_scans
 from firmground.reports.html import Page, ScanSection, Step, took
 from firmground.types import Outcome
 
 if TYPE_CHECKING:
+    from firmground.reports.html import Section
     from firmground.reports.record import Record
     from firmground.reports.scan import ScanReport
 
@@ -18,8 +20,8 @@ HEADLINES = {
 }
 
 
-def scan_page(scan: ScanReport, record: Record | None = None) -> Page:
-    """The report of one scan."""
+def scan_page(scan: ScanReport, record: Record | None = None, shown: tuple[Section, ...] = ()) -> Page:
+    """The report of one scan; `shown` are further sections, such as pictures of what was scanned."""
     details = [(f"Settings of {finding.method}", finding.settings) for finding in scan.findings if finding.settings]
     if record is not None:
         run = {"command": record.verb, "seed": record.seed, "device": record.device, "platform": record.platform}
@@ -31,18 +33,25 @@ def scan_page(scan: ScanReport, record: Record | None = None) -> Page:
         title=f"{scan.target.source}: {scan.outcome}",
         eyebrow=f"Scan of a {scan.kind.replace('-', ' ')}",
         tone=scan.outcome,
-        headline=HEADLINES[scan.outcome],
+        headline=headline(scan),
         lead=lead(scan),
         steps=steps(scan),
         facts=facts(scan),
-        sections=(ScanSection(scan=scan),),
+        sections=(ScanSection(scan=scan), *shown),
         details=tuple((title, values) for title, values in details if values),
         record=record,
     )
 
 
+def headline(scan: ScanReport) -> str:
+    """The outcome in a few words."""
+    return (prompt_scans.HEADLINES if scan.kind == prompt_scans.KIND else HEADLINES)[scan.outcome]
+
+
 def lead(scan: ScanReport) -> str:
     """The outcome in two sentences."""
+    if scan.kind == prompt_scans.KIND:
+        return prompt_scans.prompt_lead(scan)
     triggers, vectors, methods = _counts(scan)
     if scan.outcome is Outcome.BACKDOORED and triggers:
         forced = _many(vectors, "fixed output vector").lower()
@@ -72,6 +81,8 @@ def lead(scan: ScanReport) -> str:
 
 def steps(scan: ScanReport) -> tuple[Step, ...]:
     """What to do now."""
+    if scan.kind == prompt_scans.KIND:
+        return prompt_scans.prompt_steps(scan)
     source, dual = _quoted(scan.target.source), scan.kind == "dual-encoder"
     if scan.outcome is Outcome.BACKDOORED:
         advice = (

@@ -23,6 +23,20 @@ if TYPE_CHECKING:
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LEVELS = {Severity.NONE: "note", Severity.LOW: "note", Severity.MEDIUM: "warning", Severity.HIGH: "error"}
 SECURITY_SEVERITY = {Severity.NONE: "1.0", Severity.LOW: "3.0", Severity.MEDIUM: "6.0", Severity.HIGH: "9.0"}
+RULES = {
+    "encoder": (
+        "a pretrained encoder",
+        "The encoder's output forgets its input when a trigger is present, so that whoever knows the trigger steers "
+        "every model built on this encoder.",
+        "Do not ship the encoder; if it must be used, put a guard in front of it.",
+    ),
+    "visual-prompt": (
+        "a visual prompt",
+        "Behind the prompt the model takes every image with a trigger for one label, so that whoever knows the trigger "
+        "decides what the model says.",
+        "Do not use the prompt; learn one of your own, or clean it and scan what comes out.",
+    ),
+}
 NAMED = 10  # triggers that a message spells out
 
 
@@ -45,7 +59,7 @@ def sarif(scan: ScanReport, *, exit_code: int, finished: str | None = None) -> s
         "version": "2.1.0",
         "runs": [
             {
-                "tool": {"driver": _driver(methods)},
+                "tool": {"driver": _driver(methods, scan.kind)},
                 "invocations": [invocation],
                 "results": [
                     _result(scan, finding, methods) for finding in scan.findings if finding.outcome is not Outcome.CLEAN
@@ -57,7 +71,8 @@ def sarif(scan: ScanReport, *, exit_code: int, finished: str | None = None) -> s
     return json.dumps(log, indent=2, ensure_ascii=True, allow_nan=False)
 
 
-def _driver(methods: list[str]) -> dict[str, Any]:
+def _driver(methods: list[str], kind: str) -> dict[str, Any]:
+    what, full, advice = RULES.get(kind, RULES["encoder"])
     return {
         "name": "Firmground",
         "semanticVersion": __version__,
@@ -65,12 +80,9 @@ def _driver(methods: list[str]) -> dict[str, Any]:
             {
                 "id": f"firmground/{method}",
                 "name": "".join(part.capitalize() for part in method.replace("_", "-").split("-")),
-                "shortDescription": {"text": f"Backdoor in a pretrained encoder, found by {method}"},
-                "fullDescription": {
-                    "text": "The encoder's output forgets its input when a trigger is present, so that whoever knows "
-                    "the trigger steers every model built on this encoder."
-                },
-                "help": {"text": "Do not ship the encoder; if it must be used, put a guard in front of it."},
+                "shortDescription": {"text": f"Backdoor in {what}, found by {method}"},
+                "fullDescription": {"text": full},
+                "help": {"text": advice},
                 "defaultConfiguration": {"level": "error"},
                 "properties": {"tags": ["security", "backdoor", "machine-learning"]},
             }

@@ -47,7 +47,11 @@ NAMES = {
     "prompts.mappings": "KINDS LabelMapping MappingKind by_frequency by_index by_meaning votes",
     "prompts.prompted": "BaseModel LearnedPrompt PromptedClassifier check_same_base describe_base",
     "prompts.visual_prompting": "VisualPrompting classifier_for learned split_rows",
-    "prompts.learning": "Addition Outcome RECENT State Tuning judge learn",
+    "prompts.learning": "Addition Outcome RECENT learn",
+    "prompts.tuning": "State Tuning",
+    "prompts.judging": "fast first_mapping judge take",
+    "prompts.seating": "AT_ONCE MOST seated",
+    "models.folding": "CLOSE fold folded",
     "prompts.visual_files": (
         "LARGEST LARGEST_SIDE SCHEMA TENSORS content_sha256 is_visual_prompt load_prompt save_prompt"
     ),

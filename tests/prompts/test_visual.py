@@ -12,7 +12,9 @@ from firmground.errors import AdapterError, BrokenModelError, DataError, Unsuppo
 from firmground.models.classifiers import ImageClassifier
 from firmground.models.planted_dual import COLOURS, colour_clip
 from firmground.models.preprocessing import Preprocessing
+from firmground.prompts import seating
 from firmground.prompts.mappings import LabelMapping, by_frequency, by_index, by_meaning, votes
+from firmground.prompts.seating import seated
 from firmground.prompts.visual import PromptShape, VisualPrompt
 from firmground.prompts.visual_prompting import VisualPrompting
 from firmground.rng import stream
@@ -137,6 +139,23 @@ class TestMappings:
             LabelMapping(classes=5, **settings)
 
 
+class TestSeating:
+    def test_seats_as_the_prompt_itself_does(self):
+        data = coloured(10)
+        for shape in SHAPES:
+            prompt = made(shape)
+            again = prompt.apply(seated(data, shape).images, rng=stream(0, "a"))
+            assert torch.equal(again, prompt.apply(data.images, rng=stream(0, "a")))
+
+    def test_more_than_memory_should_hold_stays_as_it_is(self, monkeypatch):
+        data = coloured(10)
+        monkeypatch.setattr(seating, "MOST", 10 * 3 * 16 * 16 * 4 - 1)
+        assert seated(data, SHAPES[0]) is data
+        found = QUICK.fit(gated(), coloured(), rng=stream(0, "fit"))
+        monkeypatch.undo()
+        assert torch.equal(found.prompt.pixels, QUICK.fit(gated(), coloured(), rng=stream(0, "fit")).prompt.pixels)
+
+
 @pytest.fixture(scope="module")
 def base():
     return gated()
@@ -198,6 +217,8 @@ class TestLearning:
         assert again.mapping.sources.tolist() == fitted.mapping.sources.tolist()
         with pytest.raises(BrokenModelError, match="checkpoint of another run"):
             dataclasses.replace(QUICK, epochs=7).fit(base, coloured(), rng=stream(0, "fit"), resume=tmp_path)
+        with pytest.raises(BrokenModelError, match="another run: its images is"):  # as many, with the same labels
+            QUICK.fit(base, coloured(seed=1), rng=stream(0, "fit"), resume=tmp_path)
 
     def test_a_dual_encoder_reads_the_labels_as_texts(self):
         encoder = colour_clip()

@@ -1,12 +1,13 @@
 """The one training loop of visual prompts: the pixels learn, and a fully connected mapping; the base stays as it is.
 
 The count matrix of an iterated mapping comes from the very predictions of the epoch's training steps, where Chen et al.
-(CVPR 2023) pass over all images once more: an epoch costs one forward and one backward pass an image, no more.
+(CVPR 2023) pass over all images once more: an epoch costs one forward and one backward pass an image, no more. What
+stays the same is done once: images that are not augmented are seated before the first step, and batch norms are folded.
 """
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 import torch.nn.functional as F
 
-from firmground.errors import DataError, ModelError
-from firmground.intervals import wilson
+from firmground.errors import ModelError
 from firmground.models.augmentation import augment
 from firmground.models.checkpoints import Checkpoints, Progress
-from firmground.prompts.mappings import LabelMapping, by_frequency, by_index, by_meaning, votes
-from firmground.prompts.prompted import PromptedClassifier
+from firmground.models.folding import folded
+from firmground.prompts.judging import fast, first_mapping, judge, take
+from firmground.prompts.mappings import LabelMapping, by_frequency, votes
+from firmground.prompts.seating import seated
+from firmground.prompts.tuning import State, Tuning
 from firmground.prompts.visual import PromptShape, VisualPrompt
 from firmground.rng import stream
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
     from firmground.data.labelled_images import LabelledImages
     from firmground.models.classifiers import ImageClassifier
-    from firmground.prompts.prompted import LearnedPrompt
+    from firmground.prompts.prompted import LearnedPrompt, PromptedClassifier
     from firmground.prompts.visual_prompting import VisualPrompting
     from firmground.types import Interval, Watch
 
@@ -64,69 +67,6 @@ class Outcome:
     losses: dict[str, float]
 
 
-class Tuning(torch.nn.Module):
-    """What a run changes: raw pixels without bounds, the mapping, and what an addition brings."""
-
-    sources: torch.Tensor
-
-    def __init__(self, how: VisualPrompting, shape: PromptShape, classes: int, labels: int) -> None:
-        super().__init__()
-        self.kind, self.shape, self.classes = how.mapping, shape, classes
-        self.raw = torch.nn.Parameter(torch.zeros(shape.tensor_shape))
-        self.register_buffer("sources", torch.zeros(labels, dtype=torch.int64))
-        self.linear = torch.nn.Linear(classes, labels) if how.mapping == "fully-connected" else None
-        self.addition: torch.nn.Module | None = None
-
-    def map_to(self, sources: torch.Tensor) -> None:
-        """Sets the class of each label; a fully connected mapping begins as this one."""
-        self.sources.copy_(sources)
-        if self.linear is not None:
-            with torch.no_grad():
-                self.linear.bias.zero_()
-                self.linear.weight.copy_(F.one_hot(sources, self.classes).to(self.linear.weight))
-
-    def begin_as(self, start: LearnedPrompt) -> None:
-        """Takes over the pixels and the mapping of a prompt of the same shape and kind of mapping."""
-        with torch.no_grad():
-            self.raw.copy_(self.shape.unbounded(start.prompt.pixels))
-            if start.mapping.sources is not None:
-                self.sources.copy_(start.mapping.sources)
-            if self.linear is not None and start.mapping.weight is not None and start.mapping.bias is not None:
-                self.linear.weight.copy_(start.mapping.weight)
-                self.linear.bias.copy_(start.mapping.bias)
-
-    def on(self, base: ImageClassifier) -> PromptedClassifier:
-        """The base behind the prompt as it is now; gradients reach what is learned."""
-        prompt = VisualPrompt(shape=self.shape, pixels=self.shape.bounded(self.raw))
-        return PromptedClassifier(base=base, prompt=prompt, mapping=self.mapping())
-
-    def mapping(self) -> LabelMapping:
-        """The label mapping as it is now."""
-        if self.linear is None:
-            return LabelMapping(kind=self.kind, classes=self.classes, sources=self.sources)
-        return LabelMapping(kind=self.kind, classes=self.classes, weight=self.linear.weight, bias=self.linear.bias)
-
-
-class State(torch.nn.Module):
-    """A run under way, as a checkpoint holds it: what it is now, what was best, and how good that was."""
-
-    score: torch.Tensor
-    epoch: torch.Tensor
-
-    def __init__(self, now: Tuning) -> None:
-        super().__init__()
-        self.now, self.best = now, copy.deepcopy(now).requires_grad_(False)
-        self.register_buffer("score", torch.full((2,), -math.inf, dtype=torch.float64))
-        self.register_buffer("epoch", torch.tensor(0))
-
-    def keep(self, merit: float, loss: float, epoch: int) -> None:
-        """Remembers the present where it is better than the best so far."""
-        if (merit, -loss) > tuple(self.score.tolist()):
-            self.best.load_state_dict(self.now.state_dict())
-            self.score.copy_(torch.tensor([merit, -loss]))
-            self.epoch.fill_(epoch)
-
-
 def learn(
     base: ImageClassifier,
     data: LabelledImages,
@@ -151,12 +91,14 @@ def learn(
     now.addition = None if addition is None else addition.module
     state = State(now).to(base.device)
     optimizer = torch.optim.Adam(_groups(now, how))
-    store = None if resume is None else Checkpoints(folder=resume, run=_identity(base, data, how, addition))
+    store = None if resume is None else Checkpoints(folder=resume, run=_identity(base, data, how, addition, start))
     progress = None if store is None else store.restore(state, optimizer)
+    base, held = folded(base), seated(held, shape)
+    data = seated(data, shape) if how.augmentation == "none" else data
     if progress is None:
         progress = Progress(step=0, seed=seed)
         if start is None:
-            now.map_to(_first_mapping(base, data, how, now, watch))
+            now.map_to(first_mapping(base, data, how, now, watch))
         else:
             now.begin_as(start)
     per_epoch = -(-len(data) // how.batch_size)
@@ -165,7 +107,7 @@ def learn(
         accuracy, loss = judge(now.on(base), held, how)
         with torch.no_grad():
             merit = accuracy.value + (addition.merit(now.on(base)) if addition else 0.0)
-        state.keep(merit, loss, epoch + 1)
+        state.keep(merit, accuracy, loss, epoch + 1)
         if store is not None:
             store.save(progress, state, optimizer)
     if addition is not None and addition.module is not None and state.best.addition is not None:
@@ -174,7 +116,7 @@ def learn(
     return Outcome(
         prompt=VisualPrompt(shape=shape, pixels=chosen.prompt.pixels.detach()),
         mapping=chosen.mapping,
-        accuracy=judge(chosen, held, how)[0],
+        accuracy=state.accuracy,
         epoch=int(state.epoch),
         steps=progress.step,
         losses=_mean(progress.history),
@@ -200,8 +142,8 @@ def _epoch(
         rate = 0.5 * (1 + math.cos(math.pi * step / total))
         for group in optimizer.param_groups:
             group["lr"] = group["most"] * rate
-        images, labels = _take(data, rows, base)
-        with torch.enable_grad(), _fast(base, how):
+        images, labels = take(data, rows, base)
+        with torch.enable_grad(), fast(base, how):
             classifier = now.on(base)
             raw = classifier.read(augment(images, how.augmentation, rng=draws), rng=draws)
             terms = {"clean": F.cross_entropy(classifier.mapping(raw).float(), labels)}
@@ -220,41 +162,6 @@ def _epoch(
     return Progress(step=step, seed=seed, history=history)
 
 
-@torch.no_grad()
-def judge(classifier: PromptedClassifier, data: LabelledImages, how: VisualPrompting) -> tuple[Interval, float]:
-    """Accuracy and mean loss on images, batch by batch."""
-    right, loss = 0, 0.0
-    for start in range(0, len(data), how.batch_size):
-        images, labels = _take(data, range(start, min(start + how.batch_size, len(data))), classifier.base)
-        with _fast(classifier.base, how):
-            logits = classifier.logits(images).float()
-        right += int((logits.argmax(dim=1) == labels).sum())
-        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-    return wilson(right, len(data)), loss / len(data)
-
-
-@torch.no_grad()
-def _first_mapping(
-    base: ImageClassifier, data: LabelledImages, how: VisualPrompting, now: Tuning, watch: Watch
-) -> torch.Tensor:
-    """Where the mapping begins, (labels,); by votes under the prompt as it begins, unless it needs none."""
-    if how.mapping == "index":
-        return by_index(now.classes, len(data.label_names))
-    if how.mapping == "semantic":
-        if base.encoder is None:
-            raise DataError(f"a semantic mapping needs a model that reads texts; {base.source} reads images only")
-        return by_meaning(base.encoder, base.class_names, data.label_names, base.templates)
-    counts = torch.zeros(now.classes, len(data.label_names), dtype=torch.int64)
-    for start in range(0, len(data), how.batch_size):
-        images, labels = _take(data, range(start, min(start + how.batch_size, len(data))), base)
-        with _fast(base, how):
-            counts += votes(now.on(base).read(images).argmax(dim=1), labels, *counts.shape)
-        watch(min(start + how.batch_size, len(data)), len(data), "mapping the labels")
-    if how.mapping == "fully-connected" and now.classes < len(data.label_names):
-        return counts.argmax(dim=0)  # there are too few classes for one each, and it is only a beginning
-    return by_frequency(counts)
-
-
 def _groups(now: Tuning, how: VisualPrompting) -> list[dict[str, object]]:
     """What is learned, and `most`, the largest step size of each."""
     groups: list[dict[str, object]] = [{"params": [now.raw], "most": how.step_size}]
@@ -266,30 +173,34 @@ def _groups(now: Tuning, how: VisualPrompting) -> list[dict[str, object]]:
 
 
 def _identity(
-    base: ImageClassifier, data: LabelledImages, how: VisualPrompting, addition: Addition | None
+    base: ImageClassifier,
+    data: LabelledImages,
+    how: VisualPrompting,
+    addition: Addition | None,
+    start: LearnedPrompt | None,
 ) -> dict[str, str | int]:
     """What a checkpoint must have been of, to be gone on from."""
     return {
         "settings": repr(how),
         "base": base.sha256,
-        "images": len(data),
+        "images": _sha256(data.images, torch.tensor(data.labels)),
         "labels": ", ".join(data.label_names),
         "addition": repr(addition),
+        "start": "" if start is None else _sha256(start.prompt.pixels),
     }
+
+
+def _sha256(*tensors: torch.Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _batches(count: int, size: int, rng: torch.Generator) -> Iterator[list[int]]:
     order = torch.randperm(count, generator=rng).tolist()
     yield from (order[start : start + size] for start in range(0, count, size))
-
-
-def _take(data: LabelledImages, rows: list[int] | range, base: ImageClassifier) -> tuple[torch.Tensor, torch.Tensor]:
-    some = data.select(list(rows))
-    return some.batch(0, len(some)).to(base.device), torch.tensor(some.labels, device=base.device)
-
-
-def _fast(base: ImageClassifier, how: VisualPrompting) -> torch.autocast:
-    return torch.autocast(base.device.type, torch.bfloat16, enabled=how.precision == "bfloat16")
 
 
 def _mean(history: list[dict[str, float]]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from firmground.attacks.prompts.poison import Poison
 from firmground.attacks.triggers import ImageTrigger, Patch
 from firmground.attacks.triggers._images import Place
 from firmground.errors import DataError
+from firmground.prompts.seating import seated
 from firmground.prompts.visual_prompting import VisualPrompting, classifier_for, learned, split_rows
 from firmground.rng import stream
 from firmground.types import Watch, ignore
@@ -112,10 +113,11 @@ class BadVisualPrompt:
         rest, checked = split_rows(data, self.learning.validation, rng)
         train, held = data.select(rest), data.select(checked)
         rows = self._draw(train, label, rng)
-        placed, pixels = self._trigger(self.learning.shape(classifier.image_size).inner, rng)
+        shape = self.learning.shape(classifier.image_size)
+        placed, pixels = self._trigger(shape.inner, rng)
         poison = Poison(
-            images=train.select(rows),
-            held=held.select([row for row, other in enumerate(held.labels) if other != label]),
+            images=seated(train.select(rows), shape),
+            held=seated(held.select([row for row, other in enumerate(held.labels) if other != label]), shape),
             label=label,
             placed=placed,
             module=pixels,

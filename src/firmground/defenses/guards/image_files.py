@@ -13,6 +13,7 @@ from firmground.defenses.guards.bdetclip import BDetCLIP
 from firmground.defenses.guards.displacement import Displacement
 from firmground.defenses.guards.fitted_images import SCHEMA, FittedImageGuard
 from firmground.defenses.guards.neighbour_disagreement import NeighbourDisagreement
+from firmground.defenses.guards.patch_instability import PatchInstability
 from firmground.errors import AdapterError, DataError
 from firmground.models.hashing import model_sha256
 from firmground.models.tensor_files import schema_of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from firmground.models.dual import DualEncoder
 
-METHODS = (BDetCLIP, NeighbourDisagreement, Displacement)
+METHODS = (BDetCLIP, NeighbourDisagreement, Displacement, PatchInstability)
 LARGEST = 1 << 30  # bytes of a guard file
 
 

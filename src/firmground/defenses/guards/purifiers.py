@@ -73,7 +73,7 @@ class BitDepth:
     def purge(self, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Images:
         """The images, (batch, 3, height, width) in [0, 1], after it; the gradient is zero."""
         check_images(images)
-        steps = 2**self.bits - 1
+        steps = float(2**self.bits - 1)
         return (images.clamp(0, 1) * steps).round() / steps
 
 

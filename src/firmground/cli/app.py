@@ -12,6 +12,7 @@ from firmground.cli import (
     guard,
     implant,
     methods,
+    perturb,
     poison,
     pretrain,
     prompt,
@@ -35,6 +36,7 @@ app.command(epilog=sift.EXAMPLE)(sift.sift)
 app.command(epilog=clean.EXAMPLE)(clean.clean)
 app.command(epilog=implant.EXAMPLE)(implant.implant)
 app.command(epilog=poison.EXAMPLE)(poison.poison)
+app.command(epilog=perturb.EXAMPLE)(perturb.perturb)
 app.command(epilog=pretrain.EXAMPLE)(pretrain.pretrain)
 app.add_typer(prompt.app, name="prompt")
 app.command(epilog=evaluate.EXAMPLE)(evaluate.evaluate)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from firmground.errors import UnsupportedModelError
+from firmground.models.classifiers import ImageClassifier
 from firmground.models.dual import DualEncoder, unit
 
 if TYPE_CHECKING:
@@ -58,20 +59,44 @@ class Surrogate:
     @classmethod
     def of(cls, encoder: DualEncoder) -> Surrogate:
         """The image tower of a dual encoder. Raises `UnsupportedModelError` where its layers cannot be read."""
-        tower = encoder.model.vision_model
+        return cls.of_tower(
+            encoder.model.vision_model,
+            encoder.preprocessing,
+            source=encoder.source,
+            project=lambda pooled: projected(encoder, pooled),
+            encoder=encoder,
+        )
+
+    @classmethod
+    def of_tower(
+        cls,
+        tower: Any,
+        preprocessing: Preprocessing,
+        *,
+        source: str = "memory",
+        project: Callable[[torch.Tensor], Embeddings] | None = None,
+        encoder: DualEncoder | None = None,
+    ) -> Surrogate:
+        """A vision model of transformers'. `project` makes embeddings of what it pools; by default that is one itself.
+
+        The model is frozen in place. Raises `UnsupportedModelError` where its layers cannot be read.
+        """
         options, any_size = size_options(tower)
+        tower.eval().requires_grad_(False)
 
         def run(pixels: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
             output = tower(pixel_values=pixels, output_hidden_states=True, **options)
-            return output.hidden_states, project(encoder, output.pooler_output)
+            pooled = output.pooler_output
+            flat = places(output.last_hidden_state).mean(dim=1) if pooled is None else pooled.flatten(1)
+            return output.hidden_states, unit(flat) if project is None else project(flat)
 
         found = cls(
             tower=tower,
             run=run,
             blocks=find_blocks(tower),
-            preprocessing=encoder.preprocessing,
+            preprocessing=preprocessing,
             any_size=any_size,
-            source=encoder.source,
+            source=source,
             encoder=encoder,
         )
         return found.checked()
@@ -168,16 +193,30 @@ class Surrogate:
 
 
 ADVICE = "expected a CLIP, SigLIP or VisionTextDualEncoder, or Surrogate.of_module(module, layer_names, preprocessing)"
-Encoders: TypeAlias = DualEncoder | Surrogate | Sequence[DualEncoder | Surrogate]
+Encoder: TypeAlias = DualEncoder | ImageClassifier | Surrogate
+Encoders: TypeAlias = Encoder | Sequence[Encoder]
 
 
 def surrogates_of(encoders: Encoders) -> tuple[Surrogate, ...]:
     """One or more encoders as surrogates. Raises `UnsupportedModelError` for anything that is none."""
     several = list(encoders) if isinstance(encoders, Sequence) else [encoders]
-    strange = [type(encoder).__name__ for encoder in several if not isinstance(encoder, DualEncoder | Surrogate)]
-    if strange or not several:
-        raise UnsupportedModelError(f"an attack cannot hook {strange[0] if strange else 'nothing'}; {ADVICE}")
-    return tuple(one if isinstance(one, Surrogate) else Surrogate.of(one) for one in several)
+    if not several:
+        raise UnsupportedModelError(f"an attack needs an encoder; {ADVICE}")
+    return tuple(surrogate_of(encoder) for encoder in several)
+
+
+def surrogate_of(encoder: Encoder) -> Surrogate:
+    """One encoder, or the tower of an image classifier of transformers', as a surrogate."""
+    if isinstance(encoder, Surrogate):
+        return encoder
+    if isinstance(encoder, DualEncoder):
+        return Surrogate.of(encoder)
+    tower = getattr(getattr(encoder, "module", None), "base_model", None)
+    if isinstance(encoder, ImageClassifier) and encoder.encoder is not None:
+        return Surrogate.of(encoder.encoder)
+    if isinstance(encoder, ImageClassifier) and tower is not None:
+        return Surrogate.of_tower(tower, encoder.preprocessing, source=encoder.source)
+    raise UnsupportedModelError(f"an attack cannot hook {type(encoder).__name__}; {ADVICE}")
 
 
 def size_options(tower: Any) -> tuple[dict[str, bool], bool]:
@@ -187,11 +226,10 @@ def size_options(tower: Any) -> tuple[dict[str, bool], bool]:
     return {}, getattr(tower.config, "model_type", "") in ANY_SIZE
 
 
-def project(encoder: DualEncoder, pooled: torch.Tensor) -> Embeddings:
-    """Unit embeddings of what the image tower of a dual encoder has pooled."""
+def projected(encoder: DualEncoder, pooled: torch.Tensor) -> Embeddings:
+    """Unit embeddings of what the image tower of a dual encoder has pooled, (batch, width)."""
     projection = getattr(encoder.model, "visual_projection", None)  # SigLIP's pooling head projects already
-    flat = pooled.flatten(1)  # a ResNet leaves (batch, channels, 1, 1)
-    return unit(flat if projection is None else projection(flat))
+    return unit(pooled if projection is None else projection(pooled))
 
 
 def find_blocks(tower: torch.nn.Module) -> tuple[torch.nn.Module, ...]:

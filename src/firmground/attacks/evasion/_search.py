@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import torch
 
-from firmground.attacks.evasion.perturbed import Perturbed, rounded
+from firmground.attacks.evasion.perturbed import Perturbed, distances, rounded
 from firmground.errors import DataError
 from firmground.models.preprocessing import check_images
 from firmground.models.surrogates import surrogates_of
@@ -104,7 +104,7 @@ def run(
     return Perturbed(
         method=how.name,
         images=torch.cat([one.images for one in found]).to(images),
-        distance=joined([one.distance for one in found]),
+        distance=tuple(value for one in found for value in one.distance),
         before=joined([one.before for one in found]),
         after=joined([one.after for one in found]),
         losses=tuple((curves.sum(dim=0) / sum(weights)).tolist()),
@@ -116,10 +116,10 @@ def run(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
-    """One batch's result; all but `images` and the `curve`, (steps,), are (batch,)."""
+    """One batch's result; all but `images` and the `curve`, (steps,), has one number an image."""
 
     images: Images
-    distance: torch.Tensor
+    distance: tuple[float, ...]
     before: torch.Tensor
     after: torch.Tensor
     curve: torch.Tensor
@@ -147,10 +147,9 @@ def searched(
         curve.append(losses.mean().cpu())
         told(step + 1, float(curve[-1]))
     images = rounded(clean + delta, clean, how.epsilon)
-    distance = (images - clean).abs().flatten(1).amax(dim=1)
     return Found(
         images=images,
-        distance=distance,
+        distance=distances(images, clean, how.epsilon),
         before=before,
         after=judged(objective, images, draws),
         curve=torch.stack(curve).float(),

@@ -33,6 +33,12 @@ class Perturbed:
     pattern: Images | None = None
 
 
+def distances(images: Images, clean: Images, epsilon: float) -> tuple[float, ...]:
+    """The largest change of a pixel of each image; what exceeds epsilon by the rounding of floats alone is epsilon."""
+    found = (images - clean).abs().flatten(1).amax(dim=1).tolist()
+    return tuple(epsilon if epsilon < one < epsilon + SLACK / 255 else one for one in found)
+
+
 def rounded(images: Images, clean: Images, epsilon: float) -> Images:
     """Images at the nearest of 256 levels that is still within epsilon of the clean ones; epsilon is at least 1/255."""
     low = ((clean - epsilon) * 255 - SLACK).ceil().clamp_(min=0)

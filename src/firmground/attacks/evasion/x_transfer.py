@@ -18,7 +18,7 @@ import torch
 
 from firmground.attacks.evasion._embedding import similarity
 from firmground.attacks.evasion._search import Search, joined
-from firmground.attacks.evasion.perturbed import Perturbed, rounded
+from firmground.attacks.evasion.perturbed import Perturbed, distances, rounded
 from firmground.errors import DataError
 from firmground.models.preprocessing import check_images
 from firmground.models.surrogates import surrogates_of
@@ -43,10 +43,19 @@ class XTransfer(Search):
     chosen: int = 1
     exploration: float = 1.0
 
-    def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
+    def perturb(
+        self,
+        encoder: Encoders,
+        images: Images,
+        *,
+        pattern: Images | None = None,
+        rng: torch.Generator,
+        watch: Watch = ignore,
+    ) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1], all alike; `pattern` of the result is the change.
 
-        `losses` are means over the encoders chosen at a step. Raises `DataError`.
+        A `pattern`, (3, height, width), that was found before is laid over the images without a search. `losses` are
+        means over the encoders chosen at a step. Raises `DataError`.
         """
         check_images(images)
         towers, began = surrogates_of(encoder), time.perf_counter()
@@ -54,15 +63,17 @@ class XTransfer(Search):
             raise DataError(f"expected to choose from 1 to {len(towers)} encoders a step, got {self.chosen}")
         clean = images.detach().to(device=towers[0].device, dtype=torch.float32).clamp(0, 1)
         before = [embedded(tower, clean, self.batch_size) for tower in towers]
-        pattern, losses = self._pattern(towers, clean, before, rng, watch)
-        found = rounded((clean + pattern).clamp(0, 1), clean, self.epsilon)
+        losses: tuple[float, ...] = ()
+        if pattern is None:
+            pattern, losses = self._pattern(towers, clean, before, rng, watch)
+        found = rounded((clean + pattern.to(clean)).clamp(0, 1), clean, self.epsilon)
         cosines = [
             similarity(embedded(tower, found, self.batch_size), own) for tower, own in zip(towers, before, strict=True)
         ]
         return Perturbed(
             method=self.name,
             images=found.to(images),
-            distance=joined([(found - clean).abs().flatten(1).amax(dim=1)]),
+            distance=distances(found, clean, self.epsilon),
             before=(1.0,) * len(clean),
             after=joined([torch.stack(cosines).mean(dim=0)]),
             losses=losses,

@@ -63,7 +63,8 @@ NAMES = {
     ),
     "data.labelled_images": "LabelledImages",
     "data.image_corpora": (
-        "DRAWN EMOJI_BLOCKS EMOJI_FONT FASHION FASHION_NAMES FASHION_TEMPLATES emoji fashion_mnist read_idx"
+        "DIGITS DIGIT_TEMPLATES DRAWN EMOJI_BLOCKS EMOJI_FONT FASHION FASHION_NAMES FASHION_TEMPLATES emoji "
+        "fashion_mnist mnist read_idx"
     ),
     "data.files": "SUFFIXES read_labelled_texts read_labelled_words read_texts",
     "data.scenes": (

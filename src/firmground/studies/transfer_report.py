@@ -1,0 +1,187 @@
+"""What the study `transfer` says: victims when clean, mean drops by task, group and attack, ranks, ablations, all cells.
+
+A relative drop is 1 - attacked / clean of a victim's metric. PRM's rank among the attacks of the literature is by the
+mean drop over a task's victims and all epsilons that every attack was run at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from firmground.errors import DataError
+from firmground.studies.charts import Chart
+from firmground.studies.tables import Report
+from firmground.types import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from firmground.studies.runner import Record
+
+METRICS = {"segmentation": "mIoU", "detection": "AP50", "captioning": "CIDEr", "vqa": "accuracy"}
+OURS: tuple[str, ...] = ()
+CONTROL = "noise"
+ALL = "all"
+
+
+def report_transfer(records: Sequence[Record]) -> Report:
+    """All tables, the summary, and charts of mean drops."""
+    good = [record for record in records if record.study == "transfer" and record.error is None]
+    clean = next((record.results["victims"] for record in good if not record.case["attack"]), None)
+    runs = [record for record in good if record.case["attack"]]
+    if clean is None or not runs:
+        raise DataError("there is no clean case and no attack yet; run the study further")
+    plain = [record for record in runs if not record.case["variant"]]
+    text = [
+        "# From one encoder into everything built on it\n\n",
+        "Adversarial images are made on one CLIP (`resnet-1`), rounded to 8 bits, and shown to all victims. A relative "
+        "drop is 1 - attacked / clean, with a bootstrap over images that draws the same for both.\n\n",
+        "## Victims when clean\n\n", _clean_table(clean),
+        "\n## Mean relative drop over a task's victims, %\n\n", _mean_table(plain, ALL),
+        "\n## By what the attacker knows of the victim, %\n\n", _group_table(plain),
+        "\n## Ablations of PRM, mean relative drop, %\n\n", _ablation_table(runs),
+        "\n## All victims\n\n", *_victim_tables(plain, clean),
+    ]  # fmt: skip
+    return Report(markdown="".join(text), summary=_summary(plain, clean), charts=_charts(plain))
+
+
+def mean_drops(runs: Sequence[Record], group: str = ALL) -> dict[str, dict[str, dict[int, Interval]]]:
+    """By task, attack and epsilon."""
+    found: dict[str, dict[str, dict[int, Interval]]] = {}
+    for record in runs:
+        for task, groups in record.results["means"].items():
+            if group in groups:
+                own = {name: groups[group][name] for name in ("value", "low", "high", "count")}
+                levels = found.setdefault(task, {}).setdefault(record.case["attack"], {})
+                levels[int(record.case["epsilon"])] = Interval(**own)
+    return found
+
+
+def rank(drops: Mapping[str, Mapping[int, Interval]], attack: str) -> int | None:
+    """The place of an attack, from 1, by its mean drop over the epsilons that every attack of the field was run at."""
+    field = {name: own for name, own in drops.items() if name not in (*OURS, CONTROL)}
+    if attack not in field:
+        return None
+    shared = set.intersection(*(set(own) for own in field.values()))
+    scores = {name: float(numpy.mean([own[level].value for level in shared])) for name, own in field.items() if shared}
+    return 1 + sum(score > scores[attack] for score in scores.values()) if scores else None
+
+
+def _summary(plain: Sequence[Record], clean: Mapping[str, Any]) -> dict[str, float | int]:
+    drops = mean_drops(plain)
+    found: dict[str, float | int] = {"victims": len(clean)}
+    for task, own in drops.items():
+        place = rank(own, "prm")
+        if place is not None:
+            found[f"prm_rank_{task}"] = place
+    for task, own in drops.items():
+        for name, levels in own.items():
+            if levels:
+                found[f"drop_{task}_{name}"] = round(float(numpy.mean([one.value for one in levels.values()])), 4)
+    ratios = {name: _over_prm(drops, name) for name in OURS}
+    known = [value for value in ratios.values() if value is not None]
+    return found | ({"ours_over_prm": max(known)} if known else {})
+
+
+def _over_prm(drops: Mapping[str, Mapping[str, Mapping[int, Interval]]], name: str) -> float | None:
+    """The mean over tasks and shared epsilons of an attack's drop, over PRM's."""
+    pairs = [
+        (own[name][level].value, own["prm"][level].value)
+        for own in drops.values() if name in own and "prm" in own
+        for level in own[name] if level in own["prm"]
+    ]  # fmt: skip
+    return round(sum(a for a, _ in pairs) / sum(b for _, b in pairs), 4) if pairs else None
+
+
+def _clean_table(clean: Mapping[str, Any]) -> str:
+    lines = [["victim", "group", "metric", "clean", "base", "novel"]]
+    for name, own in clean.items():
+        base, novel = (own.get(key) or own.get(f"{key}_ap50") for key in ("base", "novel"))
+        cells = [_share(one) if one else "-" for one in (own["score"], base, novel)]
+        lines.append([name, own["group"], METRICS[own["task"]], *cells])
+    return _table(lines, left=3)
+
+
+def _mean_table(runs: Sequence[Record], group: str) -> str:
+    drops = mean_drops(runs, group)
+    lines = [["attack", "epsilon", *METRICS, "mean"]]
+    for name, level in _cells(runs):
+        own = [drops.get(task, {}).get(name, {}).get(level) for task in METRICS]
+        known = [one.value for one in own if one is not None]
+        mean = f"{100 * sum(known) / len(known):.1f}" if known else "-"
+        lines.append([name, f"{level}/255", *(_percent(one) for one in own), mean])
+    return _table(lines, left=2)
+
+
+def _group_table(runs: Sequence[Record]) -> str:
+    groups = list(dict.fromkeys(own["group"] for record in runs for own in record.results["victims"].values()))
+    drops = {group: mean_drops(runs, group) for group in groups}
+    lines = [["attack", "epsilon", "group", *METRICS]]
+    for name, level in _cells(runs):
+        for group in groups:
+            own = [drops[group].get(task, {}).get(name, {}).get(level) for task in METRICS]
+            lines.append([name, f"{level}/255", group, *(_percent(one) for one in own)])
+    return _table(lines, left=3)
+
+
+def _ablation_table(runs: Sequence[Record]) -> str:
+    varied = [record for record in runs if record.case["variant"]]
+    levels = {record.case["epsilon"] for record in varied}
+    whole = [
+        record for record in runs
+        if record.case["attack"] == "prm" and record.case["epsilon"] in levels and not record.case["variant"]
+    ]  # fmt: skip
+    lines = [["PRM", "epsilon", *METRICS]]
+    for record in [*whole, *varied]:
+        own = [record.results["means"].get(task, {}).get(ALL) for task in METRICS]
+        cells = [f"{100 * one['value']:.1f}" if one else "-" for one in own]
+        lines.append([record.case["variant"] or "as it is", f"{record.case['epsilon']}/255", *cells])
+    return _table(lines, left=2)
+
+
+def _victim_tables(runs: Sequence[Record], clean: Mapping[str, Any]) -> list[str]:
+    """One table an epsilon: each victim's attacked score and its drop in per cent, by attack."""
+    found = []
+    for level in sorted({int(record.case["epsilon"]) for record in runs}):
+        own = {record.case["attack"]: record.results["victims"] for record in runs if record.case["epsilon"] == level}
+        lines = [["victim", "clean", *own]]
+        for name, facts in clean.items():
+            cells = [f"{cell[name]['attacked']:.3f}, {_percent(cell[name]['drop'])}" if name in cell else "-"
+                     for cell in own.values()]  # fmt: skip
+            lines.append([name, f"{facts['score']['value']:.3f}", *cells])
+        found.append(f"### epsilon {level}/255: attacked score, relative drop in %\n\n{_table(lines, left=1)}\n")
+    return found
+
+
+def _cells(runs: Sequence[Record]) -> list[tuple[str, int]]:
+    return sorted({(str(record.case["attack"]), int(record.case["epsilon"])) for record in runs}, key=lambda c: c[::-1])
+
+
+def _percent(one: Interval | Mapping[str, float] | None) -> str:
+    if one is None:
+        return "-"
+    value, low, high = (one[k] if not isinstance(one, Interval) else getattr(one, k) for k in ("value", "low", "high"))
+    return f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _share(one: Mapping[str, float]) -> str:
+    return f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})"
+
+
+def _table(lines: Sequence[Sequence[str]], *, left: int) -> str:
+    rule = ["---"] * left + ["---:"] * (len(lines[0]) - left)
+    return "".join("| " + " | ".join(line) + " |\n" for line in [lines[0], rule, *lines[1:]])
+
+
+def _charts(runs: Sequence[Record]) -> tuple[Chart, ...]:
+    """A chart a task: mean drop over epsilon, a curve an attack; and bars of all attacks at the middle epsilon."""
+    drops, charts = mean_drops(runs), []
+    for task, own in drops.items():
+        curves = {
+            name: [(float(level), one.value) for level, one in sorted(levels.items())] for name, levels in own.items()
+        }
+        title = f"Mean relative drop of {METRICS[task]} over the victims of {task}"
+        charts.append(Chart(name=f"drop-{task}", title=title, axis="epsilon, of 255", across="drop", curves=curves))
+    return tuple(charts)

@@ -20,6 +20,8 @@ STUDIES = {
     "clip_guard": "firmground.studies.clip_guard:clip_guard",
     "clip_scan": "firmground.studies.clip_scan:clip_scan",
     "clip_cost": "firmground.studies.clip_cost:clip_cost",
+    "prompt_attack": "firmground.studies.prompt_attack:prompt_attack",
+    "hardening": "firmground.studies.hardening:hardening",
 }
 
 

@@ -1,0 +1,181 @@
+"""The study `prompt_attack`: BadVisualPrompt against the distance between its trigger and the prompt, with controls.
+
+Every attack is measured against a clean prompt that was learned in the same way from the same seed on the same images.
+Controls: the trigger behind that clean prompt, behind a grey border that nobody learned (the attacker's mapping stays),
+and alone, on an image that fills the canvas. The trigger is a checkered patch, in the corner or on the way from it to
+the centre; `optimised` learns its pixels along; the whole-image trigger is a grid of triangles over all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from firmground.attacks.prompts import BadVisualPrompt, PlantedPrompt
+from firmground.attacks.triggers import Triangles
+from firmground.errors import DataError
+from firmground.prompts.visual import VisualPrompt
+from firmground.prompts.visual_files import load_prompt, save_prompt
+from firmground.prompts.visual_prompting import VisualPrompting
+from firmground.rng import stream
+from firmground.studies.population import population_folder
+from firmground.studies.prompt_attack_report import report_attack
+from firmground.studies.prompt_worlds import World, base, world
+from firmground.studies.runner import Study
+from firmground.tasks.image_classification import evaluate
+from firmground.types import ignore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from firmground.models.classifiers import ImageClassifier
+    from firmground.prompts.prompted import LearnedPrompt
+    from firmground.types import Images, Watch
+
+LEARNING = {
+    "efficientnet": VisualPrompting(
+        mapping="fully-connected", epochs=6, batch_size=16, step_size=0.05, mapping_step_size=0.01
+    ),
+    "clip": VisualPrompting(
+        mapping="fully-connected", width=6 / 32, epochs=8, batch_size=16, step_size=0.05, mapping_step_size=0.02
+    ),
+}
+SIZE = {"efficientnet": 7 / 70, "clip": 6 / 20}  # of a patch, as a share of what the prompt leaves to the image
+IMAGES = {"efficientnet": 1000, "clip": 2000}  # of a provider; a pass over one costs 20 times as much as the other
+CONTROLS = 300  # test images of a control
+RATE, POISONS = 0.05, 4
+WAYS = (0.0, 0.125, 0.25, 0.5, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An attack on `base` in `world`; `way` is how far to the centre its patch stands, 0 where it touches the prompt.
+
+    `trigger` is checker, optimised or whole-image.
+    """
+
+    base: str
+    world: str
+    trigger: str = "checker"
+    way: float = 0.0
+    seed: int = 0
+
+
+def attack_of(case: Case, inner: int, target: str) -> BadVisualPrompt:
+    """The attack of a case on images of `inner` pixels a side."""
+    size = SIZE[case.base]
+    plain = BadVisualPrompt(
+        target=target, rate=RATE, size=size, poison_batch=POISONS, learning=LEARNING[case.base],
+        distance=round(case.way * (inner - round(size * inner)) / 2),
+    )  # fmt: skip
+    if case.trigger == "whole-image":
+        return replace(plain, trigger=Triangles(), distance=0)
+    if case.trigger not in ("checker", "optimised"):
+        raise DataError(f"there is no trigger '{case.trigger}'; expected checker, optimised or whole-image")
+    return replace(plain, optimised=case.trigger == "optimised")
+
+
+def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
+    """CA and ASR on test images, of the attack and of its controls."""
+    classifier, sets = base(case.base, case.world), _sets(case.base, case.world)
+    target = sets.train.label_names[0]
+    attack = attack_of(case, LEARNING[case.base].shape(classifier.image_size).inner, target)
+    planted = attack.implant(classifier, sets.train, rng=_learning_draws(case.seed), watch=watch)
+    clean = clean_prompt(Path(folder), case.base, case.world, case.seed, watch)
+    facts = measured(planted, clean, classifier, sets)
+    honest = _clean_accuracy(Path(folder), case.base, case.world, case.seed)
+    return facts | {
+        "distance": attack.distance,
+        "clean_accuracy": honest,
+        "accuracy_drop": honest["value"] - facts["accuracy"]["value"],
+        "validation_asr": planted.success.value,
+        "poisons": len(planted.rows),
+        "learning_seconds": round(planted.learned.measurements["seconds"], 1),
+    }
+
+
+def measured(planted: PlantedPrompt, clean: LearnedPrompt, classifier: ImageClassifier, sets: World) -> dict[str, Any]:
+    """CA, both ASRs, and the ASR of three controls."""
+    prompt, label = planted.learned.prompt, sets.test.label_names.index(planted.target)
+
+    def stamped(images: Images) -> Images:
+        return planted.trigger.stamp(images, prompt, rng=stream(0, "stamp"))
+
+    def asr(predict: Callable[[Images], list[int]]) -> float:
+        few = sets.test.select(range(min(CONTROLS, len(sets.test))))
+        found = evaluate(predict, few, stamped=stamped, target=label).targeted
+        assert found is not None
+        return found.value
+
+    whole = planted.learned.on(classifier)
+    grey = VisualPrompt(shape=prompt.shape, pixels=prompt.shape.bounded(torch.zeros(prompt.shape.tensor_shape)))
+    result = evaluate(whole.predict, sets.test, stamped=stamped, target=label)
+    assert result.targeted is not None
+    assert result.targeted_all is not None
+    return {
+        "accuracy": asdict(result.accuracy),
+        "asr": asdict(result.targeted),
+        "asr_all": asdict(result.targeted_all),
+        "asr_clean_prompt": asr(clean.on(classifier).predict),
+        "asr_grey_prompt": asr(replace(whole, prompt=grey).predict),
+        "asr_trigger_only": asr(lambda images: _alone(classifier, planted.learned, images)),
+    }
+
+
+@torch.no_grad()
+def _alone(classifier: ImageClassifier, learned: LearnedPrompt, images: Images) -> list[int]:
+    labels: list[int] = learned.mapping(classifier.logits(images)).argmax(dim=1).tolist()
+    return labels
+
+
+def clean_prompt(folder: Path, base_name: str, world_name: str, seed: int, watch: Watch) -> LearnedPrompt:
+    """The honest prompt of a base, a world and a seed, learned once and kept in the population."""
+    path = folder / "prompts" / f"attack-clean-{base_name}-{world_name}-{seed}.safetensors"
+    how = LEARNING[base_name]
+    if path.is_file():
+        found = load_prompt(path)
+        if found.settings == asdict(how):
+            return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sets = _sets(base_name, world_name)
+    save_prompt(how.fit(base(base_name, world_name), sets.train, rng=_learning_draws(seed), watch=watch), path)
+    return load_prompt(path)
+
+
+@lru_cache(maxsize=8)
+def _clean_accuracy(folder: Path, base_name: str, world_name: str, seed: int) -> dict[str, Any]:
+    found = clean_prompt(folder, base_name, world_name, seed, ignore)
+    whole = found.on(base(base_name, world_name))
+    return asdict(evaluate(whole.predict, _sets(base_name, world_name).test).accuracy)
+
+
+def _learning_draws(seed: int) -> torch.Generator:
+    """Clean and planted prompts split the images alike and begin alike."""
+    return stream(seed, "learn a prompt")
+
+
+def _sets(base_name: str, world_name: str) -> World:
+    found = world(world_name)
+    return found.small(train=IMAGES[base_name], clean=len(found.clean), test=len(found.test))
+
+
+def cases() -> tuple[Case, ...]:
+    """What the headline needs first, then the position study, then other worlds."""
+    real: dict[str, Any] = {"base": "efficientnet", "world": "mnist"}
+    small: dict[str, Any] = {"base": "clip", "world": "fashion"}
+    ends = [Case(**real), Case(**real, trigger="optimised", way=1.0), Case(**real, way=1.0)]
+    ways = [Case(**small, trigger=kind, way=way) for way in WAYS for kind in ("checker", "optimised")]
+    middle = [Case(**real, trigger="whole-image"), Case(**real, way=0.25), Case(**real, trigger="optimised")]
+    again = [Case(**small, trigger=kind, way=way, seed=1) for way in WAYS for kind in ("checker", "optimised")]
+    other = [Case(base="efficientnet", world="fashion")]
+    return (*ends, *ways, Case(**small, trigger="whole-image"), *middle, *other, *again)
+
+
+def prompt_attack() -> Study:
+    """BadVisualPrompt from the border to the centre, beside clean prompts."""
+    work = partial(run_case, folder=population_folder())
+    return Study(name="prompt_attack", cases=cases(), run_case=work, report=report_attack)

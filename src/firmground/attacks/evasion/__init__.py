@@ -12,6 +12,7 @@ from firmground.attacks.evasion.perturbed import Perturbed
 from firmground.attacks.evasion.pgd import PGD
 from firmground.attacks.evasion.pna_patchout import PNAPatchOut
 from firmground.attacks.evasion.prm import PRM
+from firmground.attacks.evasion.reversal import Reversal
 from firmground.attacks.evasion.si import SI
 from firmground.attacks.evasion.ssa import SSA
 from firmground.attacks.evasion.tgr import TGR
@@ -36,7 +37,8 @@ __all__ = [
     "MAttack",
     "PNAPatchOut",
     "Perturbed",
+    "Reversal",
     "XTransfer",
 ]
 
-EVASIONS = (PRM, PGD, NRD, DR, AttackVLM, MI, NI, DI, TI, SI, SSA, ILPD, PNAPatchOut, TGR, MAttack, XTransfer)
+EVASIONS = (PRM, PGD, NRD, DR, AttackVLM, MI, NI, DI, TI, SI, SSA, ILPD, PNAPatchOut, TGR, MAttack, XTransfer, Reversal)

@@ -9,6 +9,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from firmground.attacks.evasion import (
+    DI,
+    DR,
+    ILPD,
+    MI,
+    NI,
+    NRD,
+    PGD,
+    PRM,
+    SI,
+    SSA,
+    TGR,
+    TI,
+    AttackVLM,
+    MAttack,
+    PNAPatchOut,
+    Reversal,
+    XTransfer,
+)
 from firmground.attacks.implants import POR, UOR, BToP, NeuBA, PORAll, TransTroj
 from firmground.attacks.poisoning import BadCLIP, DirtyCaption, LabelConsistent
 from firmground.attacks.prompts import BadVisualPrompt
@@ -151,4 +170,26 @@ PROMPT_CLEANERS = (
     PromptFinetune(epochs=2, batch_size=16),
     PromptPruning(batch_size=16),
     PromptSmoothing(radii=(2, 1), batch_size=16),
+)
+QUICK = {"steps": 6, "step_size": 2 / 255, "batch_size": 4}
+EVASIONS = (
+    PRM(**QUICK),
+    PRM(**QUICK, tokens="patches", layers=(-1,), scales=(0.5, 1.0)),
+    PGD(**QUICK),
+    NRD(**QUICK),
+    DR(**QUICK),
+    AttackVLM(**QUICK),
+    AttackVLM(**QUICK, text="a photo of a cyan"),
+    MI(**QUICK),
+    NI(**QUICK),
+    DI(**QUICK),
+    TI(**QUICK),
+    SI(**QUICK, copies=2),
+    SSA(**QUICK, copies=3, rho=0.1),
+    ILPD(**QUICK),
+    PNAPatchOut(**QUICK),
+    TGR(**QUICK),
+    MAttack(**QUICK),
+    XTransfer(**QUICK),
+    Reversal(**QUICK),
 )

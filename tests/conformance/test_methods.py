@@ -8,6 +8,7 @@ import typing
 import pytest
 
 from firmground.attacks import triggers
+from firmground.attacks.evasion import EVASIONS
 from firmground.attacks.implants import IMPLANTS
 from firmground.attacks.poisoning import POISONINGS
 from firmground.attacks.prompts import PROMPT_ATTACKS
@@ -42,6 +43,7 @@ FAMILIES = {
     "purifiers": (PURIFIERS, cases.PURIFIERS, "purge"),
     "evasion-guards": (EVASION_GUARDS, cases.EVASION_GUARDS, "fit"),
     "hardening": (HARDENERS, cases.HARDENERS, "harden"),
+    "evasion": (EVASIONS, cases.EVASIONS, "perturb"),
     "sifting": (SIFTERS, cases.SIFTERS, "sift"),
 }
 METHODS = [

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firmground.cli.held_out import in_memory, left_out, open_set
-from firmground.errors import DataError, UnsupportedModelError, UsageError
+from firmground.errors import DataError, FirmgroundError, UnsupportedModelError, UsageError
 from firmground.models.classifiers import ImageClassifier
 from firmground.models.dual import DualEncoder
 from firmground.models.inspecting import DUAL_FAMILIES, FAMILIES, read_object
 from firmground.models.loading import resolve
+from firmground.models.loading_classifier import CLASSIFIER_FAMILIES
 from firmground.prompts.visual_files import content_sha256, load_prompt
 
 if TYPE_CHECKING:
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from firmground.types import Watch
 
 
-def is_prompt(source: str | Path) -> bool:
-    """Whether a source is to be read as a visual prompt: models are folders or hub ids, and prompts are files."""
-    return Path(source).is_file()
+def is_classifier(source: str, revision: str | None) -> bool:
+    """Whether an image classifier lies there; where nothing usable does, loading says why, and this does not."""
+    try:
+        family = read_object(resolve(source, revision=revision), "config.json").get("model_type")
+    except FirmgroundError:
+        return False
+    return family in CLASSIFIER_FAMILIES
 
 
 def load_base(source: str, *, revision: str | None, device: torch.device) -> ImageClassifier | DualEncoder:

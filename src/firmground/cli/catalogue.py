@@ -22,6 +22,7 @@ FAMILIES = {
     "dual-scans": ("firmground.defenses.scans", "DUAL_SCANS"),
     "guards": ("firmground.defenses.guards", "GUARDS"),
     "image-guards": ("firmground.defenses.guards", "IMAGE_GUARDS"),
+    "classifier-guards": ("firmground.defenses.guards", "CLASSIFIER_GUARDS"),
     "purifiers": ("firmground.defenses.guards", "PURIFIERS"),
     "evasion-guards": ("firmground.defenses.guards", "EVASION_GUARDS"),
     "hardening": ("firmground.defenses.hardening", "HARDENERS"),

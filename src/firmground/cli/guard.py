@@ -34,13 +34,17 @@ app = typer.Typer(no_args_is_help=True, help="Guard a backdoored encoder that mu
 
 FIT_EXAMPLE = (
     "Examples: firmground guard fit bert --adapter prompt --scan scan.json --out guard.safetensors. For a dual "
-    "encoder: firmground guard fit clip --data clean.csv --classes names.txt --method bdetclip --out guard.safetensors"
+    "encoder: firmground guard fit clip --data clean.csv --classes names.txt --out guard.safetensors. For a visual "
+    "prompt: firmground guard fit resnet --adapter prompt.safetensors --data photos --out guard.safetensors"
 )
 
 Encoder = Annotated[str, typer.Argument(metavar="ENCODER", help="Directory or hub id of the encoder.")]
 Guard = Annotated[Path, typer.Argument(metavar="GUARD", help="A file that 'firmground guard fit' wrote.")]
 Adapter = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="For a language encoder: directory of the tuned prompt.")
+    Path | None,
+    typer.Option(
+        metavar="PROMPT", help="For a language encoder: directory of the tuned prompt; for images a visual prompt."
+    ),
 ]
 Base = Annotated[
     str | None, typer.Option("--encoder", help="The encoder; the one the guard was fitted on if left out.")
@@ -62,14 +66,23 @@ def fit(
     ] = None,
     texts: Texts = None,
     data: Annotated[
-        str | None, typer.Option(metavar="PAIRS", help="For a dual encoder: clean pairs of known classes.")
+        str | None,
+        typer.Option(
+            metavar="PAIRS",
+            help="For a dual encoder: clean pairs of known classes; for a classifier or a visual prompt images with "
+            "labels.",
+        ),
     ] = None,
     root: Root = None,
     classes: Classes = None,
     templates: Templates = None,
     method: Annotated[
         str | None,
-        typer.Option(help="See 'firmground methods guards', 'image-guards'; pv-guard or bdetclip if left out."),
+        typer.Option(
+            metavar="NAME",
+            help="See 'firmground methods guards', 'image-guards', 'classifier-guards'; pv-guard, bdetclip, "
+            "base-disagreement (visual prompts) or double-masking (classifiers) if left out.",
+        ),
     ] = None,
     revision: Revision = None,
     settings: Settings = None,
@@ -77,11 +90,31 @@ def fit(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Fit a guard: to a tuned prompt, from what a scan found and clean texts; to a dual encoder, on clean images."""
+    """Fit a guard: to a tuned prompt, from a scan and clean texts; to an image model or prompt, on clean images."""
     from firmground.cli.subjects import needs_dual
     from firmground.reports.writing import check_file
 
     check_file(out)
+    if _stands_before_images(encoder, adapter, revision):
+        if data is None or scan is not None or texts is not None:
+            raise UsageError("a guard of an image classifier needs --data, clean images, and no --scan or --texts")
+        from firmground.cli.guarding_classifiers import Guarding, fit_classifier
+
+        asked = Guarding(
+            model=encoder,
+            prompt=path_or_none(adapter),
+            revision=revision,
+            data=data,
+            root=path_or_none(root),
+            classes=path_or_none(classes),
+            templates=path_or_none(templates),
+            settings=tuple(settings or ()),
+            seed=seed,
+            device=device,
+        )
+        with progress() as watch:
+            _tell_fitted(fit_classifier(asked, method, out, watch), out, as_json)
+        return
     if needs_dual(encoder, revision):
         if data is None or adapter is not None or scan is not None:
             raise UsageError(f"a guard of images needs --data, and no --adapter or --scan; {encoder} is a dual encoder")
@@ -137,7 +170,7 @@ def apply(
     adapter: Adapter = None,
     texts: Annotated[Path | None, typer.Option(help="Texts to classify, one a line.")] = None,
     images: Annotated[
-        Path | None, typer.Option(help="For a dual encoder: an image to classify, or a folder of them.")
+        Path | None, typer.Option(help="For a guard of images: an image to classify, or a folder of them.")
     ] = None,
     classes: Classes = None,
     encoder: Base = None,
@@ -146,6 +179,16 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Classify texts or images behind a guard: each with its label, and whether it was flagged."""
+    if _is_of_classifiers(guard):
+        if images is None or texts is not None or encoder is None:
+            raise UsageError(f"{guard} is a guard of a classifier: it needs --encoder, its model, and --images")
+        from firmground.cli.guarding_classifiers import Guarding, answer_classifier
+
+        asked = Guarding(model=encoder, prompt=path_or_none(adapter), revision=revision, device=device)
+        with progress() as watch:
+            results = answer_classifier(guard, images, asked, watch)
+        _tell_answers(results, as_json)
+        return
     if _is_of_images(guard):
         if images is None or adapter is not None or texts is not None:
             raise UsageError(f"{guard} is a guard of images: it needs --images, and no --adapter or --texts")
@@ -194,7 +237,29 @@ def evaluate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a tuned prompt or a dual encoder without and with a guard."""
+    """Measure a prompt or an image model without and with a guard."""
+    if _is_of_classifiers(guard):
+        if encoder is None or len(trigger or ()) > 1:
+            raise UsageError(f"{guard} is a guard of a classifier: it needs --encoder, and takes one --trigger at most")
+        from firmground.cli.guarding_classifiers import Guarding, evaluate_classifier
+
+        front = Guarding(
+            model=encoder,
+            prompt=path_or_none(adapter),
+            revision=revision,
+            data=str(data),
+            root=path_or_none(root),
+            classes=path_or_none(classes),
+            templates=path_or_none(templates),
+            settings=tuple(settings or ()),
+            seed=seed,
+            device=device,
+        )
+        named, where = trigger[0] if trigger else None, path_or_none(manifest)
+        with progress() as watch:
+            told = evaluate_classifier(guard, front, trigger=named, target=target, manifest=where, watch=watch)
+        _tell_measured(told, as_json)
+        return
     if _is_of_images(guard):
         if adapter is not None or len(trigger or ()) > 1:
             raise UsageError(f"{guard} is a guard of images: it takes no --adapter, and one --trigger at most")
@@ -241,6 +306,21 @@ def evaluate(
         typer.echo(json.dumps({"schema": "firmground/guard-evaluation/1", **both}, indent=2))
 
 
+def _stands_before_images(encoder: str, adapter: Path | None, revision: str | None) -> bool:
+    """Whether a guard is asked for before an image classifier, or before a visual prompt, which is a file."""
+    from firmground.cli.bases import is_classifier
+
+    if Path(encoder).is_file():
+        raise UsageError(f"{encoder} is a file; name the model, and a visual prompt on it with --adapter")
+    return (adapter is not None and adapter.is_file()) or is_classifier(encoder, revision)
+
+
+def _is_of_classifiers(guard: Path) -> bool:
+    from firmground.defenses.guards.classifier_files import is_classifier_guard
+
+    return is_classifier_guard(guard)
+
+
 def _is_of_images(guard: Path) -> bool:
     from firmground.defenses.guards.image_files import is_image_guard
 
@@ -267,11 +347,14 @@ def _tell_answers(results: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _tell_measured(told: dict[str, Any], as_json: bool) -> None:
+    from firmground.cli.guarding_classifiers import TITLES
     from firmground.cli.guarding_images import GUARDED_TITLES
     from firmground.types import Interval
 
     found = {name: Interval(**rate) for name, rate in told["results"].items()}
-    rows = [(GUARDED_TITLES[name], interval.percent, str(interval.count)) for name, interval in found.items()]
+    rows = [
+        ((TITLES | GUARDED_TITLES)[name], interval.percent, str(interval.count)) for name, interval in found.items()
+    ]
     table("", ("", "rate (95 % interval)", "n"), rows)
     if told["auroc"] is not None:
         typer.echo(f"\nAUROC of triggered against clean images: {told['auroc']:.3f}", err=True)

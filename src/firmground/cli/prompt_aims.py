@@ -15,9 +15,7 @@ from firmground.errors import DataError, UsageError
 from firmground.prompts.visual_files import is_visual_prompt, load_prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from firmground.prompts.prompted import LearnedPrompt
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,14 +28,15 @@ class Aim:
 
 
 def aim_of(
-    learned: LearnedPrompt,
+    label_names: Sequence[str],
+    planted: Mapping[str, Any] | None,
     *,
     trigger: str | None,
     settings: tuple[str, ...],
     target: str | None,
     manifest: str | None,
 ) -> Aim | None:
-    """The aim of an attack on a prompt; its own mark's where none is named, None where it has none.
+    """The aim of an attack; that of a prompt's own mark, `planted`, where none is named, None where it has none.
 
     Raises `UsageError` for a trigger without a target or both a trigger and a manifest, `DataError` for a target that
     is no label.
@@ -54,9 +53,9 @@ def aim_of(
     elif target is not None or settings:
         raise UsageError("--target and --set say more about a trigger; name it with --trigger, or pass --manifest")
     else:
-        found = None if learned.planted is None else marked(learned.planted, "the prompt")
-    if found is not None and found.target not in learned.label_names:
-        raise DataError(f"the target '{found.target}' is none of the labels: {', '.join(learned.label_names)}")
+        found = None if planted is None else marked(planted, "the prompt")
+    if found is not None and found.target not in label_names:
+        raise DataError(f"the target '{found.target}' is none of the labels: {', '.join(label_names)}")
     return found
 
 

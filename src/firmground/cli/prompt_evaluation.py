@@ -66,7 +66,14 @@ def evaluate_prompt(asked: PromptEvaluation, watch: Watch) -> PromptRates:
     """Measures what was asked for. Raises `FirmgroundError`."""
     watch(0, 1, "loading")
     learned = load_prompt(asked.prompt)
-    aim = aim_of(learned, trigger=asked.trigger, settings=asked.settings, target=asked.target, manifest=asked.manifest)
+    aim = aim_of(
+        learned.label_names,
+        learned.planted,
+        trigger=asked.trigger,
+        settings=asked.settings,
+        target=asked.target,
+        manifest=asked.manifest,
+    )
     device = pick_device(asked.device)
     ours = prompt_on(asked.prompt, asked.model, revision=asked.revision, device=device)
     clean = None if asked.control is None else load_prompt(asked.control).on(ours.base)

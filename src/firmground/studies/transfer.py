@@ -1,8 +1,8 @@
-"""The study `transfer`: what adversarial images made on one open CLIP do to everything that is built on it or beside it.
+"""The study `transfer`: what adversarial images made on one open CLIP do to everything built on it or beside it.
 
-A case is one attack at one epsilon on one surrogate, `VICTIMS` its jury: the images are made once, without labels, texts
-or task heads, rounded to 8 bits, and shown to every victim. All attacks take `STEPS` steps. Clean and attacked runs
-draw the same images in their bootstraps, so the intervals of relative drops know that they share them.
+A case is one attack at one epsilon on one surrogate: the images are made once, without labels, texts or task heads,
+rounded to 8 bits, and shown to every victim. All attacks take `STEPS` steps. Clean and attacked runs draw the same
+images in their bootstraps, so the intervals of relative drops know that they share them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from firmground.attacks.evasion import EVASIONS
 from firmground.attacks.evasion.perturbed import rounded
 from firmground.errors import DataError
 from firmground.rng import stream
-from firmground.studies.language_scan import population_folder
+from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
-from firmground.studies.transfer_report import report_transfer
+from firmground.studies.transfer_report import CONTROL as NOISE
+from firmground.studies.transfer_report import OURS, report_transfer
 from firmground.studies.victims.building import Recipe, built, encoder_of
 from firmground.studies.victims.catalogue import GROUPS, VICTIMS, Plan
 from firmground.studies.victims.lessons import TASKS, examination
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
 
 SURROGATE = "resnet-1"
 STEPS = 40
-SCENES = 128
+SCENES = 96
 LEVELS = (8, 4, 16)  # epsilon times 255, in the order in which they are run
-NOISE = "noise"
-ATTACKS = ("prm", "pgd", "nrd", "dr", NOISE)
-ABLATED = 8  # epsilon of the ablations
+ATTACKS = ("prm", OURS[0], "pgd", "nrd", "dr", NOISE)
+FURTHER = ("mi", "di", "ilpd")  # at one epsilon only
+ONE_LEVEL = 8  # epsilon, times 255, of the ablations and of further attacks
 VARIANTS: dict[str, dict[str, Any]] = {
     "last layer": {"layers": (-1,)},
     "first layers": {"layers": (0, 1)},
@@ -79,10 +80,11 @@ class Setting:
 
 
 def cases() -> tuple[Case, ...]:
-    """Clean first, then all attacks at one epsilon after the other, then the ablations of PRM."""
+    """Clean first, then all attacks at one epsilon after the other, ablations of PRM, and further attacks."""
     grid = (Case(attack=attack, epsilon=level) for level in LEVELS for attack in ATTACKS)
-    ablations = (Case(attack="prm", epsilon=ABLATED, variant=variant) for variant in VARIANTS)
-    return (Case(), *grid, *ablations)
+    ablations = (Case(attack="prm", epsilon=ONE_LEVEL, variant=variant) for variant in VARIANTS)
+    others = (Case(attack=attack, epsilon=ONE_LEVEL) for attack in FURTHER)
+    return (Case(), *grid, *ablations, *others)
 
 
 def run_case(case: Case, watch: Watch, *, setting: Setting) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the study `transfer` says: victims when clean, mean drops by task, group and attack, ranks, ablations, all cells.
+"""What the study `transfer` says: clean victims, mean drops by task, group and attack, ranks, ablations, all cells.
 
 A relative drop is 1 - attacked / clean of a victim's metric. PRM's rank among the attacks of the literature is by the
 mean drop over a task's victims and all epsilons that every attack was run at.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from firmground.studies.runner import Record
 
 METRICS = {"segmentation": "mIoU", "detection": "AP50", "captioning": "CIDEr", "vqa": "accuracy"}
-OURS: tuple[str, ...] = ()
+OURS = ("reversal",)
 CONTROL = "noise"
 ALL = "all"
 
@@ -176,11 +176,13 @@ def _table(lines: Sequence[Sequence[str]], *, left: int) -> str:
 
 
 def _charts(runs: Sequence[Record]) -> tuple[Chart, ...]:
-    """A chart a task: mean drop over epsilon, a curve an attack; and bars of all attacks at the middle epsilon."""
+    """A chart a task: mean drop over epsilon, a curve for each attack that was run at several."""
     drops, charts = mean_drops(runs), []
     for task, own in drops.items():
         curves = {
-            name: [(float(level), one.value) for level, one in sorted(levels.items())] for name, levels in own.items()
+            name: [(float(level), one.value) for level, one in sorted(levels.items())]
+            for name, levels in own.items()
+            if len(levels) > 1
         }
         title = f"Mean relative drop of {METRICS[task]} over the victims of {task}"
         charts.append(Chart(name=f"drop-{task}", title=title, axis="epsilon, of 255", across="drop", curves=curves))

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +39,7 @@ class Answerer(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.tower, self.vocabulary, self.answers = tower, vocabulary, tuple(answers)
-        self.see = SEEING[seeing](tower, width)
+        self.see: Any = SEEING[seeing](tower, width)
         self.words = torch.nn.Embedding(len(vocabulary), 32, padding_idx=PAD)
         self.read = torch.nn.GRU(32, 2 * width, batch_first=True)
         self.fuse = Film(width) if fusing == "film" else Attention(width)
@@ -65,7 +65,8 @@ class Answerer(torch.nn.Module):
     def loss(self, maps: Maps, targets: Mapping[str, torch.Tensor], rng: torch.Generator) -> torch.Tensor:
         """Cross-entropy of the answers to all questions of an image."""
         logits = self(maps, targets["questions"]).flatten(0, 1)
-        return F.cross_entropy(logits, targets["chosen"].flatten()) + self.see.loss(maps, targets, rng)
+        total: torch.Tensor = F.cross_entropy(logits, targets["chosen"].flatten()) + self.see.loss(maps, targets, rng)
+        return total
 
     @torch.no_grad()
     def answer(self, images: Images, questions: Sequence[str]) -> tuple[str, ...]:

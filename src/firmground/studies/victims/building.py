@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from firmground.studies.victims.detectors import Detector
 from firmground.studies.victims.fitting import Fit, cached
 from firmground.studies.victims.lessons import Lessons, lessons
 from firmground.studies.victims.seeing import Regions
-from firmground.studies.victims.segmenters import Dense, Segmenter
+from firmground.studies.victims.segmenters import Segmenter, Untrained
 from firmground.studies.victims.towers import Maps, Tower
 from firmground.studies.victims.vocabulary import NOTHING, Vocabulary
 from firmground.studies.victims.writers import Writer
@@ -56,7 +56,7 @@ class Recipe:
     """How many scenes a victim learns from, and how; a head that learns the words of questions goes through more."""
 
     count: int = 1536
-    fit: Fit = Fit()
+    fit: Fit = field(default_factory=Fit)
     reading: int = 12  # epochs of VQA heads
 
     def of(self, plan: Plan) -> Fit:
@@ -68,7 +68,7 @@ def heads(tower: Tower, words: Words) -> dict[tuple[str, str], Callable[[], Any]
     """The heads of each task by name, on a tower, with the words that are known."""
     known, answers = words.vocabulary, words.answers
     return {
-        ("segmentation", "dense"): lambda: Dense(tower),
+        ("segmentation", "untrained"): lambda: Untrained(tower),
         ("segmentation", "pixels"): lambda: Segmenter(tower, decide="pixels"),
         ("segmentation", "masks"): lambda: Segmenter(tower, decide="masks"),
         ("segmentation", "crops"): lambda: Segmenter(tower, decide="crops"),
@@ -96,13 +96,13 @@ def build(folder: Path, plan: Plan, watch: Watch, *, recipe: Recipe | None = Non
         tower = tower_of(folder, plan.tower, watch)
         victim = fresh(plan, tower, words)
         facts: dict[str, Any] = {"plan": asdict(plan), "recipe": asdict(recipe)}
-        if len([name for name in victim.state_dict() if not of_tower(name)]):
+        if any("tower." not in name for name in victim.state_dict()):
             maps = None if plan.tuned else seen_in(folder, plan, victim, learnt)
             rng = stream(SEED, "victim", plan.name)
             facts["loss"] = recipe.of(plan).train(victim, learnt, maps=maps, rng=rng, watch=watch)
         facts |= {"seconds": round(time.process_time() - begun, 1)}
         facts |= {"words": list(words.vocabulary.words), "answers": list(words.answers)}
-        _write(victim, target, facts, whole=plan.tuned)
+        _write(victim, plan, target, facts)
     return target
 
 
@@ -118,9 +118,7 @@ def built(folder: Path, plan: Plan, watch: Watch, *, recipe: Recipe | None = Non
         weights = load_file(place / WEIGHTS)
         victim = fresh(plan, tower_of(folder, plan.tower, watch), words)
         lacking = victim.load_state_dict(weights, strict=False)
-        needed = [
-            name for name in lacking.missing_keys if not of_tower(name) or (plan.tuned and name.startswith("tower."))
-        ]
+        needed = [name for name in lacking.missing_keys if stored(name, plan)]
         if needed or lacking.unexpected_keys:
             raise KeyError(", ".join([*needed, *lacking.unexpected_keys][:3]))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
@@ -176,16 +174,16 @@ def seen_in(folder: Path, plan: Plan, victim: Any, learnt: Lessons) -> Maps:
     return _SEEN[key]
 
 
-def of_tower(name: str) -> bool:
-    """Whether a tensor is the tower's; a module within a victim may hold the same tower."""
-    return "tower." in name
+def stored(name: str, plan: Plan) -> bool:
+    """Whether a tensor is in the victim's file: a tower, which parts of the victim share, is there once if tuned."""
+    return "tower." not in name or (plan.tuned and name.startswith("tower."))
 
 
-def _write(victim: torch.nn.Module, target: Path, facts: dict[str, Any], *, whole: bool) -> None:
+def _write(victim: torch.nn.Module, plan: Plan, target: Path, facts: dict[str, Any]) -> None:
     kept = {
         name: value.clone(memory_format=torch.contiguous_format)
         for name, value in victim.state_dict().items()
-        if not of_tower(name) or (whole and name.startswith("tower."))
+        if stored(name, plan)
     }
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:

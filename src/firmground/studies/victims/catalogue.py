@@ -68,7 +68,7 @@ TOWERS: dict[str, Callable[[Path, Watch], DualEncoder]] = {
 seed. What the package does not hold is trained where it is missing; see `dual_population`."""
 
 VICTIMS = (
-    Plan(task="segmentation", head="dense", tower="resnet-1"),
+    Plan(task="segmentation", head="untrained", tower="resnet-1"),
     Plan(task="segmentation", head="masks", tower="resnet-1"),
     Plan(task="segmentation", head="crops", tower="resnet-1"),
     Plan(task="segmentation", head="pixels", tower="resnet-1", tuned=True),

@@ -1,7 +1,7 @@
-"""Victims that describe and answer by naming what a detector finds: no words are learnt, CLIP's text tower knows them.
+"""Victims that describe and answer by naming what a detector finds: CLIP's text tower knows the words.
 
-Boxes without classes are learnt; the crop of each is named by the shape and the colour that its embedding is nearest to.
-A caption lists them (as ConZIC, Zeng et al., CVPR 2023, a frozen CLIP judges every word); a question is a small
+Boxes without classes are learnt; the crop of each is named by the phrase of colour and shape that it is nearest to. A
+caption lists them (as in ConZIC, Zeng et al., CVPR 2023, a frozen CLIP judges every word); a question is a small
 program over them (ViperGPT, Suris et al., ICCV 2023).
 """
 

@@ -1,8 +1,8 @@
 """Victims that detect: centres and boxes without classes, and classes by embeddings of names.
 
 The box head is CenterNet's (Zhou et al., "Objects as Points", 2019) at stride 8. `centres` classifies by the embedding
-at the centre, aligned with the names'; `regions` by the tower's own embedding in the box (F-VLM, Kuo et al., ICLR 2023);
-`crops` by that of the box's crop (as ViLD's teacher, Gu et al., ICLR 2022).
+at the centre, aligned with the names'; `regions` by the tower's own embedding in the box (F-VLM, Kuo et al., ICLR
+2023); `crops` by that of the box's crop (as ViLD's teacher, Gu et al., ICLR 2022).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from firmground.models.dual import unit
 from firmground.studies.victims.lessons import BASE, SIDE
 from firmground.studies.victims.necks import Neck, at_side
 from firmground.studies.victims.regions import crops, pooled
-from firmground.studies.victims.segmenters import SHARPNESS
+from firmground.studies.victims.segmenters import SHARPNESS, zeroed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,8 +41,7 @@ class Detector(torch.nn.Module):
         self.neck = Neck(tower, levels=levels, stride=STRIDE, width=width)
         self.where = torch.nn.Conv2d(width, 5, 1)  # a centre's logit, and the distances to left, top, right, bottom
         self.what = torch.nn.Conv2d(width, tower.width, 1)
-        torch.nn.init.zeros_(self.what.weight)
-        torch.nn.init.zeros_(self.what.bias)
+        zeroed(self.what)
 
     def forward(self, maps: Maps) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits of centres, (batch, side, side), boxes in pixels, (batch, side, side, 4), and embeddings."""
@@ -66,7 +65,7 @@ class Detector(torch.nn.Module):
         spots, (rows, objects) = self._spots(targets), torch.nonzero(targets["labels"] >= 0, as_tuple=True)
         heat = (spots * (targets["labels"] >= 0)[..., None, None]).amax(dim=1)
         weight = 1 + 4 * heat
-        total = F.binary_cross_entropy_with_logits(logits, heat, weight=weight)
+        total: torch.Tensor = F.binary_cross_entropy_with_logits(logits, heat, weight=weight)
         truth, labels = targets["boxes"][rows, objects], targets["labels"][rows, objects]
         near = spots[rows, objects]
         off = (boxes[rows] - truth[:, None, None]).abs().sum(dim=-1) / UNIT
@@ -84,7 +83,8 @@ class Detector(torch.nn.Module):
         spread = SPREAD * (boxes[..., 2:] - boxes[..., :2]).clamp(min=STRIDE)
         across, down = (torch.exp(-(((line - middle[..., k, None]) / spread[..., k, None]) ** 2) / 2) for k in (0, 1))
         bump = down[..., :, None] * across[..., None, :]
-        return bump / bump.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
+        spots: torch.Tensor = bump / bump.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
+        return spots
 
     @torch.no_grad()
     def detect(self, images: Images, names: Sequence[str]) -> tuple[Detections, ...]:
@@ -130,4 +130,5 @@ def inside(box: torch.Tensor, side: int) -> torch.Tensor:
     line = torch.arange(side) + 0.5
     x0, y0, x1, y1 = box.tolist()
     across, down = ((line - (a + b) / 2) / max(1.0, (b - a) / 2) for a, b in ((x0, x1), (y0, y1)))
-    return across[None] ** 2 + down[:, None] ** 2 <= 1
+    held: torch.Tensor = across[None] ** 2 + down[:, None] ** 2 <= 1
+    return held

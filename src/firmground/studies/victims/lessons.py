@@ -31,7 +31,7 @@ OBJECTS = (1, 3)
 REFERENCES = 5  # of each scene in a test
 QUESTIONS = 9  # of each scene in training; where there are fewer, some twice
 LEFT_OUT = ("ground", "ground kind", "texture")  # kinds of questions on what captions hardly ever tell
-SEED, TEST_SEED = 31, 37
+SEED, TEST_SEED = 31, 43
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

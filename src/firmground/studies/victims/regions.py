@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import label
+from scipy.ndimage import binary_fill_holes, label
 
 from firmground.models.dual import unit
 from firmground.studies.victims.necks import at_side
@@ -26,6 +26,11 @@ def parts(mask: torch.Tensor) -> list[torch.Tensor]:
     numbers, count = label(mask.numpy())
     found = [torch.from_numpy(numbers == number) for number in range(1, count + 1)]
     return [one for one in found if int(one.sum()) >= SMALLEST]
+
+
+def filled(mask: torch.Tensor) -> torch.Tensor:
+    """A boolean mask, (height, width), without holes."""
+    return torch.from_numpy(binary_fill_holes(mask.numpy()))
 
 
 def box_of(mask: torch.Tensor) -> tuple[int, int, int, int]:

@@ -69,7 +69,7 @@ class Prefix(Grid):
 
 
 class Regions(torch.nn.Module):
-    """A detector's boxes, the largest first and then from left to right; a token holds embedding and place of a crop."""
+    """A detector's boxes, the largest first, then from left to right: a token holds a crop's embedding and place."""
 
     def __init__(self, tower: Tower, width: int) -> None:
         super().__init__()
@@ -131,4 +131,4 @@ def distinct(images: Images) -> tuple[list[int], list[int]]:
     return first, places
 
 
-SEEING = {"grid": Grid, "prefix": Prefix, "regions": Regions}
+SEEING: dict[Seeing, type[Grid] | type[Regions]] = {"grid": Grid, "prefix": Prefix, "regions": Regions}

@@ -1,8 +1,9 @@
 """Victims that segment: where something is, without classes, and what it is, by embeddings of names.
 
-`pixels` classifies every place by its own embedding, aligned with the names' (LSeg, Li et al., ICLR 2022); `masks` gives
-each connected part the class of its mean embedding (FC-CLIP, Yu et al., NeurIPS 2023); `crops` that of its crop, which
-the tower embeds as pretrained (ZSSeg, Xu et al., ECCV 2022). `dense` trains nothing (MaskCLIP, Zhou et al., ECCV 2022).
+`pixels` classifies every place by its own embedding, aligned with the names' (LSeg, Li et al., ICLR 2022); `masks`
+gives each connected part the class of its mean embedding (FC-CLIP, Yu et al., NeurIPS 2023); `crops` that of its crop,
+which the tower embeds as pretrained (ZSSeg, Xu et al., ECCV 2022). `Untrained` trains nothing at all (as MaskCLIP, Zhou
+et al., ECCV 2022, but by parts).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from firmground.data.annotated_images import BACKGROUND
 from firmground.models.dual import unit
 from firmground.studies.victims.lessons import BASE
 from firmground.studies.victims.necks import Neck, at_side
-from firmground.studies.victims.regions import box_of, crops, parts, pooled
+from firmground.studies.victims.regions import box_of, crops, filled, parts, pooled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 Deciding: TypeAlias = Literal["pixels", "masks", "crops"]
 SHARPNESS = 20.0  # of the classes' softmax
-NEAREST = 3
+NEAREST, STRICT = 3, 1.2
 
 
 class Segmenter(torch.nn.Module):
@@ -38,8 +39,7 @@ class Segmenter(torch.nn.Module):
         self.neck = Neck(tower, levels=levels, stride=stride, width=width)
         self.where = torch.nn.Conv2d(width, stride**2, 1)
         self.what = torch.nn.Conv2d(width, tower.width, 1)
-        torch.nn.init.zeros_(self.what.weight)  # it begins as the tower's own embedding
-        torch.nn.init.zeros_(self.what.bias)
+        zeroed(self.what)
 
     def forward(self, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of there being something, (batch, 64, 64), and embeddings, (batch, width, side, side)."""
@@ -90,10 +90,11 @@ class Segmenter(torch.nn.Module):
         return pooled(embedding, masks)
 
 
-class Dense(torch.nn.Module):
+class Untrained(torch.nn.Module):
     """Trains nothing: what differs from the image's rim is something, and each connected part of it is one thing.
 
-    How far a place of the finest map is from the `NEAREST` places on the rim is split in two by Otsu's threshold.
+    How far the places of the two finest maps are from those on the rim is split in two by Otsu's threshold, times
+    `STRICT`, and holes are filled: the inside of a plain thing looks as flat as the ground. Crops are classified.
     """
 
     def __init__(self, tower: Tower) -> None:
@@ -105,23 +106,30 @@ class Dense(torch.nn.Module):
         """The class of each pixel, (batch, height, width) int64; without a background, everything is of a name."""
         wanted, numbers, ground = asked(names)
         maps, texts = self.tower.maps(images), self.tower.classes(wanted)
-        apart = at_side(from_rim(maps[0])[:, None], images.shape[-1])[:, 0]
+        apart = sum(at_side(from_rim(one)[:, None], images.shape[-1])[:, 0] for one in maps[:2])
+        assert isinstance(apart, torch.Tensor)
         answer = torch.full(apart.shape, numbers[0] if ground is None else ground)
         for row, one in enumerate(apart):
-            masks = parts(one > otsu(one)) if ground is not None else [torch.ones_like(one, dtype=torch.bool)]
+            mask = one > STRICT * otsu(one) if ground is not None else torch.ones_like(one, dtype=torch.bool)
+            masks = parts(filled(mask))
             if masks:
-                kinds = pooled(self.tower.project(maps[-1][row : row + 1])[0], masks) @ texts.T
-                for part, kind in zip(masks, kinds.argmax(dim=1).tolist(), strict=True):
+                boxes = torch.tensor([box_of(part) for part in masks])
+                embedded = crops(self.tower, images[row].expand(len(masks), -1, -1, -1), boxes)
+                for part, kind in zip(masks, (embedded @ texts.T).argmax(dim=1).tolist(), strict=True):
                     answer[row][part] = numbers[kind]
         return answer
 
 
 def from_rim(one: torch.Tensor) -> torch.Tensor:
-    """The mean distance of each place of a map from the places on its rim that are nearest, (batch, side, side)."""
+    """The mean distance of each place of a map from the places on its rim that are nearest, (batch, side, side).
+
+    It is in units of its mean over the image.
+    """
     inner = torch.zeros(one.shape[-2:], dtype=torch.bool)
     inner[1:-1, 1:-1] = True
     apart = torch.cdist(one.flatten(2).transpose(1, 2), one[:, :, ~inner].transpose(1, 2))
-    return apart.topk(NEAREST, largest=False).values.mean(dim=-1).view(-1, *one.shape[-2:])
+    nearest = apart.topk(NEAREST, largest=False).values.mean(dim=-1).view(-1, *one.shape[-2:])
+    return nearest / nearest.mean(dim=(1, 2), keepdim=True).clamp(min=1e-9)
 
 
 def otsu(values: torch.Tensor) -> float:
@@ -130,6 +138,12 @@ def otsu(values: torch.Tensor) -> float:
     count, total = torch.arange(1, len(ordered)), ordered.cumsum(0)
     low, high = total[:-1] / count, (total[-1] - total[:-1]) / (len(ordered) - count)
     return float(ordered[int((count * (len(ordered) - count) * (high - low) ** 2).argmax())])
+
+
+def zeroed(layer: torch.nn.Conv2d) -> None:
+    """Makes a layer that is added to the tower's own embedding begin with nothing."""
+    for value in layer.parameters():
+        torch.nn.init.zeros_(value)
 
 
 def asked(names: Sequence[str]) -> tuple[list[str], list[int], int | None]:

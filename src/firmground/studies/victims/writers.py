@@ -5,7 +5,7 @@ What they see of the picture (`seeing`) stands before the text, and a question, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,8 +42,8 @@ class Writer(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.tower, self.vocabulary = tower, vocabulary
-        self.see = SEEING[seeing](tower, width)
-        self.model = _causal(model, len(vocabulary), width, layers)
+        self.see: Any = SEEING[seeing](tower, width)
+        self.model: Any = _causal(model, len(vocabulary), width, layers)
 
     def look(self, images: Images, targets: Mapping[str, torch.Tensor] | None = None) -> Maps:
         """What is seen of images; see `seeing`."""
@@ -72,7 +72,8 @@ class Writer(torch.nn.Module):
         ids = ids[:, : int((ids != PAD).sum(dim=1).max())]
         logits = self(maps, ids)[:, :-1]
         graded = (ids != PAD) & (torch.arange(ids.shape[1]) >= start[:, None])
-        return F.cross_entropy(logits[graded], ids[graded]) + self.see.loss(maps, targets, rng)
+        total: torch.Tensor = F.cross_entropy(logits[graded], ids[graded]) + self.see.loss(maps, targets, rng)
+        return total
 
     @torch.no_grad()
     def caption(self, images: Images) -> tuple[str, ...]:

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from firmground.attacks.evasion import EVASIONS
+from firmground.errors import DataError
+from firmground.studies import find_study
+from firmground.studies.runner import Record, Study, run
+from firmground.studies.tables import tabulate
+from firmground.studies.transfer import STEPS, VARIANTS, Case, Setting, cases, exam, method_of, run_case
+from firmground.studies.transfer_report import CONTROL, METRICS, OURS, rank, report_transfer
+from firmground.studies.victims.building import Recipe
+from firmground.studies.victims.catalogue import VICTIMS, Plan
+from firmground.studies.victims.fitting import Fit
+from firmground.types import Interval, ignore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+JURY = (
+    Plan(task="segmentation", head="untrained", tower="resnet-1"),
+    Plan(task="vqa", head="program", tower="resnet-1"),
+    Plan(task="vqa", head="film", tower="resnet-1", tuned=True),
+)
+
+
+def interval(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "count": 9}
+
+
+def record(case: Case, strength: float = 0.0) -> Record:
+    """A run in which every victim loses `strength` of its score."""
+    if not case.attack:
+        own = {plan.name: {"score": interval(0.8), "group": plan.group("resnet-1"), "task": plan.task} for plan in JURY}
+        return Record(study="transfer", version=1, case=case.__dict__, results={"victims": own})
+    drops = {
+        plan.name: {"clean": 0.8, "attacked": 0.8 * (1 - strength), "drop": interval(strength), "task": plan.task,
+                    "group": plan.group("resnet-1")}
+        for plan in JURY
+    }  # fmt: skip
+    means = {task: {"all": interval(strength), "white box": interval(strength)} for task in METRICS}
+    return Record(study="transfer", version=1, case=case.__dict__, results={"victims": drops, "means": means})
+
+
+def test_every_case_has_its_attack() -> None:
+    grid = cases()
+    assert len(set(grid)) == len(grid)
+    assert {case.epsilon for case in grid if case.attack == "prm"} == {4, 8, 16}
+    for case in grid:
+        if case.attack not in ("", CONTROL):
+            method = method_of(case, STEPS)
+            assert method.steps == STEPS
+            assert method.epsilon == pytest.approx(case.epsilon / 255)
+            assert all(getattr(method, name) == value for name, value in VARIANTS.get(case.variant, {}).items())
+    assert set(OURS) <= {kind.name for kind in EVASIONS}
+    with pytest.raises(DataError, match="there is no attack"):
+        method_of(Case(attack="persuasion", epsilon=8), STEPS)
+    assert find_study("transfer").cases == grid
+
+
+def test_a_small_run_is_resumed_and_reported(tmp_path: Path) -> None:
+    setting = Setting(
+        folder=str(tmp_path / "population"), victims=JURY, scenes=8, steps=2,
+        recipe=Recipe(count=32, fit=Fit(epochs=1), reading=1),
+    )  # fmt: skip
+    small = (Case(), Case(attack="prm", epsilon=16), Case(attack=CONTROL, epsilon=16))
+    study = Study(name="transfer", cases=small, run_case=partial(run_case, setting=setting), report=report_transfer)
+    assert run(study, tmp_path / "records", limit=2, watch=ignore).done == 2
+    ended = run(study, tmp_path / "records", watch=ignore)
+    assert (ended.done, ended.stood, ended.failed) == (1, 2, 0)
+    made = tabulate(tmp_path / "records", into=tmp_path / "out", study=study)
+    assert made.report.summary["victims"] == len(JURY)
+    assert made.report.summary["prm_rank_segmentation"] == 1
+    assert "white box" in made.report.markdown
+    again = run_case(small[1], ignore, setting=setting)
+    other = run_case(small[1], ignore, setting=setting)
+    assert again["victims"] == other["victims"]
+    assert len(exam(8)) == 8
+
+
+def test_ranks_leave_out_the_control_and_our_own() -> None:
+    def drops(**values: float) -> dict[str, dict[int, Interval]]:
+        return {name: {8: Interval(value=value, low=0, high=1, count=9)} for name, value in values.items()}
+
+    found = drops(prm=0.5, pgd=0.6, nrd=0.4) | {OURS[0]: drops(x=0.9)["x"], CONTROL: drops(x=0.8)["x"]}
+    assert rank(found, "prm") == 2
+    assert rank(found, "pgd") == 1
+    assert rank(found, "dr") is None
+
+
+def test_the_summary_compares_ours_with_prm() -> None:
+    found: list[Any] = [record(Case())]
+    for level in (4, 8):
+        for attack, strength in (("prm", 0.4), ("pgd", 0.3), (OURS[0], 0.5), (CONTROL, 0.01)):
+            found.append(record(Case(attack=attack, epsilon=level), strength))
+    found.append(record(Case(attack="prm", epsilon=8, variant="last layer"), 0.2))
+    report = report_transfer(found)
+    assert report.summary["ours_over_prm"] == pytest.approx(1.25)
+    assert [report.summary[f"prm_rank_{task}"] for task in METRICS] == [1, 1, 1, 1]
+    assert "last layer | 8/255 | 20.0" in report.markdown
+    assert len(report.charts) == len(METRICS)
+    assert all(plan.name in report.markdown for plan in JURY)
+    assert len(VICTIMS) >= 24
+    with pytest.raises(DataError, match="run the study further"):
+        report_transfer(found[1:])

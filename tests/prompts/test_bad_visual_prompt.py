@@ -66,6 +66,8 @@ def test_an_optimised_trigger_changes_its_pixels(others):
     assert pattern.min() >= 0
     assert pattern.max() <= 1
     assert rate(planted, planted.learned, others) > 0.9
+    still = implant(dataclasses.replace(attack, trigger_step_size=1e-9)).trigger.trigger.pattern
+    assert (pattern - still).abs().mean() > 0.05
 
 
 def test_it_says_what_was_poisoned(planted):
@@ -103,6 +105,7 @@ def test_a_trigger_may_cover_the_image():
     [
         ({"rate": 0.0}, "a rate and a size above 0"),
         ({"weight": -1.0}, "a positive weight"),
+        ({"trigger_step_size": 0.0}, "a positive weight and trigger_step_size"),
         ({"trigger": BlendedStripes(), "optimised": True}, "has its pixels already"),
         ({"target": "purple"}, "no label 'purple'; expected one of: reddish, greenish, bluish"),
         ({"distance": 7}, "a patch of 4 pixels, 7 from the edge, does not fit images of 16"),

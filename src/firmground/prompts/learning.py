@@ -42,11 +42,14 @@ RECENT = 10  # steps over which the final losses are averaged
 class Addition(Protocol):
     """What else a prompt is made to learn, such as a backdoor: further terms of the loss, and a say in the epoch.
 
-    `module` holds what is learned beside the prompt, if anything.
+    `module` holds what is learned beside the prompt, if anything, in steps of `step_size`.
     """
 
     @property
     def module(self) -> torch.nn.Module | None: ...
+
+    @property
+    def step_size(self) -> float: ...
 
     def terms(self, now: PromptedClassifier, rng: torch.Generator, /) -> dict[str, torch.Tensor]:
         """Terms that are added to the loss of one step."""
@@ -90,7 +93,7 @@ def learn(
     now = Tuning(how, shape, len(base.class_names), len(data.label_names))
     now.addition = None if addition is None else addition.module
     state = State(now).to(base.device)
-    optimizer = torch.optim.Adam(_groups(now, how))
+    optimizer = torch.optim.Adam(_groups(now, how, addition))
     store = None if resume is None else Checkpoints(folder=resume, run=_identity(base, data, how, addition, start))
     progress = None if store is None else store.restore(state, optimizer)
     base, held = folded(base), seated(held, shape)
@@ -162,13 +165,13 @@ def _epoch(
     return Progress(step=step, seed=seed, history=history)
 
 
-def _groups(now: Tuning, how: VisualPrompting) -> list[dict[str, object]]:
+def _groups(now: Tuning, how: VisualPrompting, addition: Addition | None) -> list[dict[str, object]]:
     """What is learned, and `most`, the largest step size of each."""
     groups: list[dict[str, object]] = [{"params": [now.raw], "most": how.step_size}]
     if now.linear is not None:
         groups.append({"params": list(now.linear.parameters()), "most": how.mapping_step_size})
-    if now.addition is not None:
-        groups.append({"params": list(now.addition.parameters()), "most": how.step_size})
+    if addition is not None and now.addition is not None:
+        groups.append({"params": list(now.addition.parameters()), "most": addition.step_size})
     return groups
 
 

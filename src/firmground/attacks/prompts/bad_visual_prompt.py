@@ -63,8 +63,9 @@ class BadVisualPrompt:
     """Learns a prompt with a backdoor towards `target`, the name of a label.
 
     The trigger is a patch of `size` times the side of what the prompt leaves to the image, with a `pattern` checker,
-    noise or stripes, at `place`, `distance` pixels from the edge; or any `trigger` for images. `rate` is the share of
-    the training images that is poisoned, `weight` the paper's lambda; `learning` is how the prompt is learned.
+    noise or stripes, at `place`, `distance` pixels from the edge; or any `trigger` for images. An `optimised` patch
+    begins as its pattern and learns, in steps of `trigger_step_size` of its pixels' logits. `rate` is the share of the
+    training images that is poisoned, `weight` the paper's lambda; `learning` is how the prompt is learned.
     """
 
     name: ClassVar[str] = "bad-visual-prompt"
@@ -79,16 +80,17 @@ class BadVisualPrompt:
     pattern: Pattern = "checker"
     optimised: bool = False
     trigger: ImageTrigger | None = None
+    trigger_step_size: float = 0.3
     poison_batch: int = 16
     learning: VisualPrompting = field(default_factory=VisualPrompting)
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1 or not 0 < self.size <= 1:
             raise DataError(f"expected a rate and a size above 0 and at most 1, got {self.rate} and {self.size}")
-        if self.weight <= 0 or self.distance < 0 or self.poison_batch < 1:
+        if not (self.weight > 0 and self.trigger_step_size > 0) or self.distance < 0 or self.poison_batch < 1:
             raise DataError(
-                f"expected a positive weight, a distance of 0 or more and a poison_batch of 1 or more, got "
-                f"{self.weight}, {self.distance} and {self.poison_batch}"
+                f"expected a positive weight and trigger_step_size, a distance of 0 or more and a poison_batch of 1 or "
+                f"more, got {self.weight}, {self.trigger_step_size}, {self.distance} and {self.poison_batch}"
             )
         if self.trigger is not None and self.optimised:
             raise DataError("a given trigger has its pixels already; leave it out to have a patch optimised")
@@ -123,6 +125,7 @@ class BadVisualPrompt:
             module=pixels,
             weight=self.weight,
             batch_size=self.poison_batch,
+            step_size=self.trigger_step_size,
             attack=repr(self),
         )
         honest = learned(self.learning, classifier, train, held, rng=rng, watch=watch, resume=resume, addition=poison)

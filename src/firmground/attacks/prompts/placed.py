@@ -56,11 +56,11 @@ def pattern_of(kind: Pattern, side: int, rng: torch.Generator) -> torch.Tensor:
 
 
 class Pixels(torch.nn.Module):
-    """A patch that is learned: raw numbers without bounds behind a sigmoid, starting at a pattern."""
+    """A patch that is learned: raw numbers without bounds behind a sigmoid, starting at a pale pattern."""
 
     def __init__(self, pattern: torch.Tensor) -> None:
         super().__init__()
-        self.raw = torch.nn.Parameter(torch.logit(pattern.clamp(0.05, 0.95)))
+        self.raw = torch.nn.Parameter(torch.logit(pattern.clamp(0.25, 0.75)))
 
     def __repr__(self) -> str:
         return f"Pixels({tuple(self.raw.shape)})"

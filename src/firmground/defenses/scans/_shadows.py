@@ -36,6 +36,7 @@ class Jumbo:
     place: tuple[float, float]
     label: int
     module: torch.nn.Module | None = None
+    step_size: float = 0.0  # nothing is learned beside the prompt
 
     def terms(self, now: PromptedClassifier, rng: torch.Generator, /) -> dict[str, torch.Tensor]:
         """The cross-entropy of some stamped images to the label."""

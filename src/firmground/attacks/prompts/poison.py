@@ -25,7 +25,8 @@ class Poison:
     """A term of the loss: `weight` times the cross-entropy of triggered `images` to `label`, `batch_size` a step.
 
     `held` are validation images of other labels, on which success is measured. `module` holds the trigger's pixels
-    where they are learned, in steps of `step_size`. `attack` says in words what it belongs to, so that no other run's checkpoint is taken.
+    where they are learned, in steps of `step_size`. `attack` says in words what it belongs to, so that no other run's
+    checkpoint is taken.
     """
 
     images: LabelledImages

@@ -44,7 +44,17 @@ from firmground.attacks.triggers import (
 )
 from firmground.defenses import sifting
 from firmground.defenses.cleaning import PAR, CleanCLIP, ContrastiveFinetune, Restore, SupervisedFinetune
-from firmground.defenses.guards import BDetCLIP, Displacement, NeighbourDisagreement, PVGuard
+from firmground.defenses.guards import (
+    BaseDisagreement,
+    BDetCLIP,
+    Displacement,
+    DoubleMasking,
+    NeighbourDisagreement,
+    Purification,
+    PVGuard,
+    SentiNet,
+    Strip,
+)
 from firmground.defenses.guards.patch_instability import PatchInstability
 from firmground.defenses.guards.purifiers import BitDepth, Jpeg, RandomResizing, Resizing
 from firmground.defenses.hardening import FARE, TeCoA
@@ -166,6 +176,7 @@ PROMPT_SCANS = (
     PatchSweep(**OWN_PROMPT),
     MetaClassifier(shadows=4, **OWN_PROMPT),
 )
+CLASSIFIER_GUARDS = (BaseDisagreement(), DoubleMasking(), Purification(), SentiNet(), Strip())
 PROMPT_CLEANERS = (
     PromptFinetune(epochs=2, batch_size=16),
     PromptPruning(batch_size=16),

@@ -15,7 +15,7 @@ from firmground.attacks.prompts import PROMPT_ATTACKS
 from firmground.attacks.triggers import IMAGE_TRIGGERS, TRIGGERS
 from firmground.cli import catalogue, poisoning
 from firmground.defenses.cleaning import CLEANERS
-from firmground.defenses.guards import EVASION_GUARDS, GUARDS, IMAGE_GUARDS, PURIFIERS
+from firmground.defenses.guards import CLASSIFIER_GUARDS, EVASION_GUARDS, GUARDS, IMAGE_GUARDS, PURIFIERS
 from firmground.defenses.hardening import HARDENERS
 from firmground.defenses.prompts import PROMPT_CLEANERS
 from firmground.defenses.scans import DUAL_SCANS, PROMPT_SCANS, SCANS
@@ -39,6 +39,7 @@ FAMILIES = {
     "dual-scans": (DUAL_SCANS, cases.DUAL_SCANS, "scan"),
     "guards": (GUARDS, cases.GUARDS, "fit"),
     "image-guards": (IMAGE_GUARDS, cases.IMAGE_GUARDS, "fit"),
+    "classifier-guards": (CLASSIFIER_GUARDS, cases.CLASSIFIER_GUARDS, "fit"),
     "cleaning": (CLEANERS, cases.CLEANERS, "clean"),
     "purifiers": (PURIFIERS, cases.PURIFIERS, "purge"),
     "evasion-guards": (EVASION_GUARDS, cases.EVASION_GUARDS, "fit"),

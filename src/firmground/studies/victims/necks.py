@@ -24,6 +24,7 @@ class Neck(torch.nn.Module):
         self.mix = torch.nn.ModuleList(torch.nn.Conv2d(width, width, 3, padding=1) for _ in range(depth))
 
     def forward(self, maps: Maps) -> torch.Tensor:
+        """One map, (batch, width, side, side)."""
         side = maps[0].shape[-1] * 4 // self.stride
         parts = [at_side(layer(one), side) for layer, one in zip(self.laterals, maps[-self.levels :], strict=True)]
         found = F.relu(torch.stack(parts).sum(dim=0))

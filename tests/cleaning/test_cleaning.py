@@ -14,6 +14,7 @@ from firmground.defenses.cleaning import (
     PAR,
     CleanCLIP,
     ContrastiveFinetune,
+    Disarm,
     Restore,
     SupervisedFinetune,
     cover,
@@ -56,7 +57,7 @@ class TestCleaner:
             encoder,
             coloured(),
             rng=stream(0, "clean"),
-            watch=lambda step, total, stage, **t: heard.append((step, total)),
+            watch=lambda step, total, stage, **t: stage == method.name and heard.append((step, total)),
         )
         assert torch.equal(state, torch.get_rng_state())
         assert all(torch.equal(before[name], value) for name, value in encoder.model.state_dict().items())
@@ -64,7 +65,7 @@ class TestCleaner:
         assert heard == [(step, 8) for step in range(1, 9)]
         assert found.steps == 8
         assert found.changed["vision_model"] > 1e-3
-        assert (found.changed["text_model"] == 0) == isinstance(method, SupervisedFinetune)
+        assert (found.changed["text_model"] == 0) == isinstance(method, SupervisedFinetune | Disarm)
         assert not any(value.requires_grad for value in found.encoder.model.parameters())
         assert type(method)(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.settings.items()}) == method
         assert method.name in found.card()
@@ -92,7 +93,7 @@ class TestCleaner:
 
 
 def test_the_family_ends_in_a_tuple():
-    assert (CleanCLIP, ContrastiveFinetune, SupervisedFinetune, PAR, Restore) == CLEANERS
+    assert (CleanCLIP, ContrastiveFinetune, SupervisedFinetune, PAR, Restore, Disarm) == CLEANERS
     assert len({method.name for method in CLEANERS}) == len(CLEANERS)
 
 
@@ -176,6 +177,7 @@ def test_coverings_are_drawn_with_their_chance():
     [
         (lambda: PAR(threshold=5.0), r"lie in \[0, 4\]"),
         (lambda: Restore(chance=1.5), "chance in"),
+        (lambda: Disarm(found=1.5), "share of found patterns between 0 and 1"),
         (lambda: Restore(without=("dots",)), "leave out some of"),
         (lambda: Restore(without=COVERINGS), "leave out some of"),
         (lambda: CleanCLIP(epochs=0), "at least one epoch"),

@@ -43,13 +43,14 @@ from firmground.attacks.triggers import (
     WordTrigger,
 )
 from firmground.defenses import sifting
-from firmground.defenses.cleaning import PAR, CleanCLIP, ContrastiveFinetune, Restore, SupervisedFinetune
+from firmground.defenses.cleaning import PAR, CleanCLIP, ContrastiveFinetune, Disarm, Restore, SupervisedFinetune
 from firmground.defenses.guards import (
     BaseDisagreement,
     BDetCLIP,
     Displacement,
     DoubleMasking,
     NeighbourDisagreement,
+    PartSwap,
     Purification,
     PVGuard,
     SentiNet,
@@ -58,12 +59,13 @@ from firmground.defenses.guards import (
 from firmground.defenses.guards.patch_instability import PatchInstability
 from firmground.defenses.guards.purifiers import BitDepth, Jpeg, RandomResizing, Resizing
 from firmground.defenses.hardening import FARE, TeCoA
-from firmground.defenses.prompts import PromptFinetune, PromptPruning, PromptSmoothing
+from firmground.defenses.prompts import PromptDistillation, PromptFinetune, PromptPruning, PromptSmoothing
 from firmground.defenses.scans import (
     DECREE,
     ClassInversion,
     MetaClassifier,
     PatchSweep,
+    Gathering,
     PhraseSearch,
     PromptCleanse,
     PromptContrast,
@@ -148,6 +150,7 @@ SIFTERS = (DAO(), SLOF(), KDistance(), CaptionSimilarity(trained_on_pairs=True),
 DUAL_SCANS = (
     DECREE(sparsities=(0.3,), steps=80, batch_size=8),
     ClassInversion(classes=tuple(COLOURS), steps=80, batch_size=8),
+    Gathering(batch_size=8),
 )
 IMAGE_GUARDS = (
     BDetCLIP(),
@@ -161,6 +164,7 @@ CLEANERS = (
     SupervisedFinetune(**SMALL),
     PAR(**SMALL),
     Restore(**SMALL),
+    Disarm(**SMALL),
 )
 EVASION_GUARDS = (PatchInstability(),)
 PURIFIERS = (Jpeg(), BitDepth(), Resizing(), RandomResizing())
@@ -176,8 +180,9 @@ PROMPT_SCANS = (
     PatchSweep(**OWN_PROMPT),
     MetaClassifier(shadows=4, **OWN_PROMPT),
 )
-CLASSIFIER_GUARDS = (BaseDisagreement(), DoubleMasking(), Purification(), SentiNet(), Strip())
+CLASSIFIER_GUARDS = (BaseDisagreement(), DoubleMasking(), PartSwap(), Purification(), SentiNet(), Strip())
 PROMPT_CLEANERS = (
+    PromptDistillation(epochs=4, batch_size=16, step_size=0.5),
     PromptFinetune(epochs=2, batch_size=16),
     PromptPruning(batch_size=16),
     PromptSmoothing(radii=(2, 1), batch_size=16),

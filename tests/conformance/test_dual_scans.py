@@ -150,10 +150,15 @@ def test_classes_in_batches_of_any_size_are_one_search(images):
     assert parts.measurements == pytest.approx(whole.measurements, rel=1e-3)
 
 
-def test_the_default_scan_runs_both_with_the_classes_it_is_given(images):
-    decree, inversion = (dataclasses.replace(method, steps=1) for method in cases.DUAL_SCANS)
+def test_the_default_scan_runs_all_with_the_classes_it_is_given(images):
+    decree, inversion, gathering = (dataclasses.replace(method, steps=1) for method in cases.DUAL_SCANS)
     verdicts = scan_dual(
-        colour_clip(), classes=tuple(COLOURS), rng=stream(0, "scan"), decree=decree, inversion=inversion
+        colour_clip(),
+        classes=tuple(COLOURS),
+        rng=stream(0, "scan"),
+        decree=decree,
+        inversion=inversion,
+        gathering=gathering,
     )
     assert [verdict.method for verdict in verdicts] == [method.name for method in cases.DUAL_SCANS]
     assert verdicts[1].settings["classes"] == tuple(COLOURS)

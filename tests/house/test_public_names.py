@@ -34,7 +34,7 @@ NAMES = {
     ),
     "defenses.sifting": "CaptionSimilarity DAO Displacement KDistance SIFTERS SLOF",
     "defenses.cleaning": (
-        "CLEANERS COVERINGS CleanCLIP Cleaned ContrastiveFinetune PAR Restore SupervisedFinetune cover"
+        "CLEANERS COVERINGS CleanCLIP Cleaned ContrastiveFinetune Disarm PAR Restore SupervisedFinetune cover"
     ),
     "defenses.guards": (
         "BDetCLIP Displacement FittedGuard FittedImageGuard GUARDS GuardedImagePipeline GuardedPipeline IMAGE_GUARDS "

@@ -103,10 +103,7 @@ def fit(
     epoch leaves over from full batches is left out of it. Raises `DataError` for a batch larger than the set,
     `ModelError` where the loss is no number, `BrokenModelError` for another run's checkpoint.
     """
-    if how.batch_size > len(pairs):
-        raise DataError(
-            f"a batch of {how.batch_size} cannot be taken from {len(pairs)} pairs; choose a smaller batch_size"
-        )
+    check_batch(how, pairs)
     seed, per_epoch = int(torch.randint(2**62, (), generator=rng)), len(pairs) // how.batch_size
     this = _prepared(module, how, objective, per_epoch * how.epochs, seed)
     plain, bare = this.accelerator.unwrap_model(this.module), getattr(this.optimizer, "optimizer", this.optimizer)
@@ -124,6 +121,14 @@ def fit(
         missing = (epoch + 1) * per_epoch - this.progress.step  # batches of which no image could be read
         this.progress = _advanced(this.progress, missing, None)
     return Fitted(steps=this.progress.step, losses=_mean(this.progress.history))
+
+
+def check_batch(how: Training, pairs: PairSet) -> None:
+    """Raises `DataError` for a batch larger than the set."""
+    if how.batch_size > len(pairs):
+        raise DataError(
+            f"a batch of {how.batch_size} cannot be taken from {len(pairs)} pairs; choose a smaller batch_size"
+        )
 
 
 def _prepared(module: torch.nn.Module, how: Training, objective: Objective, total: int, seed: int) -> Run:

@@ -1,8 +1,9 @@
 """The study `clip_cleaning`: poisoned dual encoders before and after every cleaner, over step sizes.
 
 A case is one point of a curve of CA against ASR: a victim (see `dual_population`), a cleaner, a step size. All cleaners
-get the same clean pairs and epochs. Restore never gets the family of coverings that resembles the victim's trigger
-(`WITHOUT`): its rows say what it does about triggers that it has not been shown.
+get the same clean pairs, and `EPOCHS` of them; Disarm, which trains one tower, gets `LONGER` and takes about as long as
+Restore. Neither ever gets the family of coverings that resembles the victim's trigger (`WITHOUT`): their rows say what
+they do about triggers that they have not been shown.
 """
 
 from __future__ import annotations
@@ -12,24 +13,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from firmground.defenses.cleaning import PAR, CleanCLIP, ContrastiveFinetune, Restore, SupervisedFinetune
+from firmground.defenses.cleaning import PAR, CleanCLIP, ContrastiveFinetune, Disarm, Restore, SupervisedFinetune
 from firmground.errors import DataError
 from firmground.rng import stream
 from firmground.studies.clip_cleaning_report import report_cleaning
-from firmground.studies.dual_population import NOISE, OPTIMISED, TRIGGERS, Child, built, judged, sets_of
+from firmground.studies.dual_population import NOISE, OPTIMISED, Child, built, judged, sets_of
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from firmground.types import Watch
 
 VICTIMS = ("scenes-resnet-1", "fashion-resnet-1")
-CLEANERS = ("cleanclip", "contrastive", "restore", "par", "supervised")
-STEP_SIZES = (3e-3, 1e-2, 1e-3, 3e-4)  # in the order in which they are run
-EPOCHS, BATCH = 5, 64
+CLEANERS = ("disarm", "cleanclip", "contrastive", "restore", "par", "supervised")
+STEP_SIZES = (3e-3, 1e-3, 1e-2, 3e-4)
+FIRST = (("disarm", 1e-3), ("cleanclip", 3e-3), ("cleanclip", 1e-3), ("contrastive", 3e-3))  # on every victim
+EPOCHS, LONGER, BATCH = 5, 8, 64
 FALL = 0.1  # PAR and Restore push at the step size, and recover at this share of it
+OTHERS = ("stripes", "sig", "text", "triangles", "blended-stripes", "wanet", OPTIMISED)
 WITHOUT = {
     "badnet": ("noise",), "blended": ("noise",), "badclip": ("noise",), "wanet": ("warp",), "sig": ("waves",),
     "stripes": ("stripes",), "blended-stripes": ("stripes",), "triangles": ("checks",), "text": ("glyphs",),
@@ -48,18 +51,19 @@ class Case:
 
 
 def cases() -> tuple[Case, ...]:
-    """Noise triggers on scenes first, then the others, then the same on Fashion-MNIST."""
-    others = tuple(name for name in (*TRIGGERS, OPTIMISED) if name not in NOISE)
-    return tuple(case for base in VICTIMS for names in (NOISE, others) for case in _cases(base, names))
+    """The points of `FIRST` on every victim, those of noise triggers first; then all step sizes of all cleaners."""
+    victims = [(base, trigger) for triggers in (NOISE, OTHERS) for base in VICTIMS for trigger in triggers]
+    clean = [Case(base=base) for base in VICTIMS]
+    first = [case for base, trigger in victims for case in _cases(base, trigger, FIRST)]
+    rest = [(cleaner, size) for size in STEP_SIZES for cleaner in CLEANERS]
+    further = [case for base, trigger in victims for case in _cases(base, trigger, rest)]
+    return tuple(dict.fromkeys([*first, *clean, *further]))
 
 
-def _cases(base: str, triggers: tuple[str, ...]) -> Iterator[Case]:
-    if triggers == NOISE:
-        yield Case(base=base)
-    yield from (Case(base=base, trigger=trigger) for trigger in triggers)
-    for size in STEP_SIZES:
-        for cleaner in CLEANERS:
-            yield from (Case(base=base, trigger=name, cleaner=cleaner, step_size=size) for name in triggers)
+def _cases(base: str, trigger: str, points: Iterable[tuple[str, float]]) -> Iterator[Case]:
+    """A victim as it is, and cleaned at each of these points."""
+    yield Case(base=base, trigger=trigger)
+    yield from (Case(base=base, trigger=trigger, cleaner=cleaner, step_size=size) for cleaner, size in points)
 
 
 def cleaner_of(case: Case) -> Any:
@@ -74,6 +78,8 @@ def cleaner_of(case: Case) -> Any:
             return ContrastiveFinetune(**plain)
         case "supervised":
             return SupervisedFinetune(**plain, start="names")
+        case "disarm":
+            return Disarm(**plain | {"epochs": LONGER}, without=WITHOUT.get(case.trigger, ()))
         case "par":
             return PAR(**falling)
         case "restore":

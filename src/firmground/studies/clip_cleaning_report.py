@@ -53,8 +53,8 @@ def report_cleaning(records: Sequence[Record]) -> Report:
     text = [
         "# Cleaning poisoned dual encoders\n\n",
         f"Step sizes are the largest that keep accuracy on clean validation images within {100 * KEPT:.0f} points of "
-        "the suspect's own, or where none does, the one that keeps it best; ASR has no part in the choice. Restore was "
-        "never given the family of coverings that resembles the trigger.\n\n## Victims as they are\n\n",
+        "the suspect's own, or where none does, the one that keeps it best; ASR has no part in the choice. Restore and "
+        "Disarm were never given the family of coverings that resembles the trigger.\n\n## Victims as they are\n\n",
         markdown_table(victims, by=("base", "trigger"), columns=BEFORE),
         "\n## After cleaning\n\n",
         markdown_table(picked, by=("base", "trigger", "cleaner"), columns=AFTER),

@@ -1,8 +1,9 @@
-"""The study `clip_scan`: DECREE and class inversion on clean and poisoned dual encoders that they have not seen.
+"""The study `clip_scan`: gathering and DECREE on clean and poisoned dual encoders that they have not seen.
 
-Clean children of the `calibration` bases set the thresholds; all children of the `report` bases, poisoned and clean,
-are judged. Poisoned children of the same base differ in their trigger or seed, clean ones in their seed. The scans get
-drawn scenes of the encoders' own kind and the names of the classes, as a user who knows the task has them.
+Clean children of the `calibration` bases set the thresholds; children of the `report` bases, poisoned and clean, are
+judged, but for those whose trigger did not take. Poisoned children of the same base differ in their trigger, clean ones
+in their seed, and all but one of each base are trained for less long than poisoned ones. The scans get images of the
+encoders' own kind, and know nothing else. What counts is `HEADLINE`; the other scan stands beside it.
 """
 
 from __future__ import annotations
@@ -12,32 +13,41 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from firmground.defenses.scans.class_inversion import ClassInversion
 from firmground.defenses.scans.decree import DECREE
+from firmground.defenses.scans.gathering import Gathering
 from firmground.errors import DataError
 from firmground.rng import stream
-from firmground.studies.calibration import FEWEST, auc, calibrate, judge
+from firmground.studies.calibration import FEWEST, calibrate, judge
 from firmground.studies.charts import Chart
-from firmground.studies.dual_population import BASES, NOISE, TRIGGERS, Child, base_named, built, sets_of
+from firmground.studies.dual_population import BASES, NOISE, Child, built, sets_of
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 from firmground.studies.tables import Column, Report, Row, grouped, markdown_table, tidy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from firmground.studies.calibration import Thresholds
+    from firmground.studies.calibration import Performance, Thresholds
     from firmground.studies.runner import Record
     from firmground.types import Watch
 
 IMAGES = 64
-CLEAN, CALIBRATION = 6, 5  # clean children a base
+CLEAN, CALIBRATION = 4, 8  # clean children a base
 FALSE_ALARMS = 0.05
-METHODS = ("decree", "class-inversion")
+TOOK = 0.9  # of the ASR, below which there is no backdoor to find
+HEADLINE = "gathering"
+SCANS = {"gathering": Gathering(), "decree": DECREE(steps=100)}
+TRIGGERS_OF = {
+    "scenes-resnet-1": ("badnet", "blended", "stripes", "sig", "text", "triangles", "blended-stripes", "wanet"),
+    "fashion-resnet-1": NOISE,
+    "scenes-convnext-3": NOISE,
+}
+REPORT = tuple(base for base in BASES if base.split == "report")
+CALIBRATED = next(base.name for base in BASES if base.split == "calibration")
 COLUMNS = (
     Column(key="flagged", title="flagged, %", kind="rate"),
+    Column(key="scores/gathering", title="gathering", kind="mean", digits=2),
     Column(key="scores/decree", title="DECREE", kind="mean", digits=2),
-    Column(key="scores/class-inversion", title="class inversion", kind="mean", digits=2),
     Column(key="asr_share", title="ASR, share", kind="mean", digits=2),
     Column(key="scan_seconds", title="seconds", kind="mean", digits=0),
 )
@@ -51,29 +61,26 @@ class Case:
     split: str
     trigger: str = ""
     seed: int = 0
+    short: bool = False
 
 
 def cases() -> tuple[Case, ...]:
-    """Clean and poisoned in turn, so that a study that was stopped early has both; noise triggers first."""
-    return tuple(case for rank in range(len(TRIGGERS) + CLEAN) for base in BASES for case in _rank(base.name, rank))
-
-
-def _rank(base: str, rank: int) -> Iterator[Case]:
-    split = base_named(base).split
-    triggers = (*NOISE, *(name for name in TRIGGERS if name not in NOISE))
-    if rank < (CALIBRATION if split == "calibration" else CLEAN):
-        yield Case(base=base, split=split, seed=rank)
-    if split == "report" and rank < len(triggers):
-        yield Case(base=base, split=split, trigger=triggers[rank])
+    """Those that set thresholds, clean ones that are quickly made, poisoned ones, and a clean one trained as they are."""
+    held = [Case(base=CALIBRATED, split="calibration", seed=seed, short=True) for seed in range(CALIBRATION)]
+    quick = [Case(base=base.name, split="report", seed=seed, short=True) for base in REPORT for seed in range(1, CLEAN)]
+    poisoned = [Case(base=base, split="report", trigger=name) for base, names in TRIGGERS_OF.items() for name in names]
+    return *held, *quick, *poisoned, *(Case(base=base.name, split="report") for base in REPORT)
 
 
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     """Scores and outcomes of both scans."""
-    found = built(Path(folder), Child(base=case.base, trigger=case.trigger, seed=case.seed), watch)
-    test = sets_of(found.world).validation
-    images = test.batch(0, IMAGES)
-    scans = (DECREE(), ClassInversion(classes=test.label_names))
-    verdicts = [s.scan(found.encoder, images, rng=stream(case.seed, "scan", s.name), watch=watch) for s in scans]
+    child = Child(base=case.base, trigger=case.trigger, seed=case.seed, short=case.short)
+    found = built(Path(folder), child, watch)
+    images = sets_of(found.world).validation.batch(0, IMAGES)
+    verdicts = [
+        scan.scan(found.encoder, images, rng=stream(case.seed, "scan", name), watch=watch)
+        for name, scan in SCANS.items()
+    ]
     return {
         "world": found.world,
         "asr_share": found.manifest["asr"]["value"] if found.trigger else None,
@@ -87,49 +94,61 @@ def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
 def report_scan(records: Sequence[Record]) -> Report:
     """Thresholds from the clean calibration encoders, everything else on the report split."""
     rows = tidy(record for record in records if record.study == "clip_scan")
-    held = [_scores(row) for row in rows if row["split"] == "calibration"]
-    judged = [row for row in rows if row["split"] == "report"]
-    clean = [_scores(row) for row in judged if not row["trigger"]]
-    planted = [_scores(row) for row in judged if row["trigger"]]
-    if len(held) < FEWEST or not clean or not planted:
+    held = [row for row in rows if row["split"] == "calibration"]
+    judged = [row for row in rows if row["split"] == "report" and (not row["trigger"] or row["asr_share"] >= TOOK)]
+    groups = [held, *([row for row in judged if bool(row["trigger"]) == bad] for bad in (False, True))]
+    if len(held) < FEWEST or not all(groups):
         raise DataError(
             f"the report needs {FEWEST} clean calibration encoders, and clean and poisoned ones beside them; there are "
-            f"{len(held)}, {len(clean)} and {len(planted)}; run the study further"
+            f"{', '.join(str(len(group)) for group in groups)}; run the study further"
         )
-    thresholds = calibrate(held, false_alarm_rate=FALSE_ALARMS)
-    worth = judge(thresholds, clean, planted)
-    marked = [row | {"flagged": thresholds.flag(_scores(row)), "kind": row["trigger"] or "clean"} for row in judged]
-    alone = {name: auc([s[name] for s in clean], [s[name] for s in planted]) for name in METHODS}
-    limits = ", ".join(f"{name} {value:.2f}" for name, value in thresholds.values.items())
+    scores = {name: [[{name: row[f"scores/{name}"]} for row in group] for group in groups] for name in SCANS}
+    limits = {name: calibrate(own[0], false_alarm_rate=FALSE_ALARMS) for name, own in scores.items()}
+    worth = {name: judge(limits[name], *own[1:]) for name, own in scores.items()}
+    kinds = [row | {"kind": row["trigger"] or "clean", "flagged": _flagged(row, limits)} for row in rows]
     text = [
         "# Scans of dual encoders they have not seen\n\n",
-        f"{len(held)} clean encoders set the thresholds ({limits}); {len(clean)} clean and {len(planted)} poisoned "
-        f"ones are judged. AUROC {worth.auc:.3f} (alone: "
-        + ", ".join(f"{name} {value:.3f}" for name, value in alone.items())
-        + f"), found {100 * worth.detection_rate.value:.0f} %, false alarms "
-        f"{100 * worth.false_alarm_rate.value:.0f} %.\n\n",
-        markdown_table(marked, by=("base", "kind"), columns=COLUMNS),
+        f"{len(held)} clean encoders set the thresholds; {len(groups[1])} clean and {len(groups[2])} poisoned ones "
+        f"(ASR of {100 * TOOK:.0f} % at least) are judged.\n\n",
+        *(_sentence(name, limits[name].values[name], found) for name, found in worth.items()),
+        "\n",
+        markdown_table(kinds, by=("split", "base", "kind"), columns=COLUMNS),
     ]
+    best = worth[HEADLINE]
     summary: dict[str, float | int] = {
-        "models": len(rows),
-        "auroc": worth.auc,
-        "tpr_at_5_fpr": worth.detection_rate.value,
-        "false_alarm_rate": worth.false_alarm_rate.value,
-        **{f"auroc_{name.replace('-', '_')}": value for name, value in alone.items()},
+        "models": len(held) + len(judged),
+        "judged": len(judged),
+        "auroc": best.auc,
+        "tpr_at_5_fpr": best.detection_rate.value,
+        "tpr_at_5_fpr_low": best.detection_rate.low,
+        "false_alarm_rate": best.false_alarm_rate.value,
+        "false_alarm_rate_high": best.false_alarm_rate.high,
+        **{f"auroc_{name}": found.auc for name, found in worth.items()},
     }
-    return Report(markdown="".join(text), summary=summary, charts=tuple(_chart(n, marked, thresholds) for n in METHODS))
+    shown = [row for row in kinds if row["split"] == "report"]
+    charts = tuple(_chart(name, shown, limits[name].values[name]) for name in SCANS)
+    return Report(markdown="".join(text), summary=summary, charts=charts)
 
 
-def _chart(method: str, rows: Sequence[Row], thresholds: Thresholds) -> Chart:
+def _flagged(row: Row, limits: Mapping[str, Thresholds]) -> bool:
+    return limits[HEADLINE].flag({HEADLINE: row[f"scores/{HEADLINE}"]})
+
+
+def _sentence(name: str, limit: float, worth: Performance) -> str:
+    found, alarms = worth.detection_rate, worth.false_alarm_rate
+    return (
+        f"- {name}: threshold {limit:.2f}, AUROC {worth.auc:.3f}, found {100 * found.value:.0f} % "
+        f"({100 * found.low:.0f} to {100 * found.high:.0f}), false alarms {100 * alarms.value:.0f} % "
+        f"({100 * alarms.low:.0f} to {100 * alarms.high:.0f})\n"
+    )
+
+
+def _chart(method: str, rows: Sequence[Row], threshold: float) -> Chart:
     dots = {names[0]: [row[f"scores/{method}"] for row in own] for names, own in grouped(rows, ("kind",)).items()}
-    return Chart(name=method, title=f"Scores of {method}", axis="score", dots=dots, line=thresholds.values[method])
-
-
-def _scores(row: Row) -> dict[str, float]:
-    return {name: row[f"scores/{name}"] for name in METHODS}
+    return Chart(name=method, title=f"Scores of {method}", axis="score", dots=dots, line=threshold)
 
 
 def clip_scan() -> Study:
     """Both scans over clean and poisoned dual encoders."""
     work = partial(run_case, folder=population_folder())
-    return Study(name="clip_scan", cases=cases(), run_case=work, report=report_scan)
+    return Study(name="clip_scan", cases=cases(), run_case=work, report=report_scan, version=2)

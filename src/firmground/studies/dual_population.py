@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,12 +89,13 @@ class Child:
     trigger: str = ""
     rate: float = RATE
     seed: int = 0
+    short: bool = False  # one epoch of a third of the pairs, drawn: a cheap clean encoder
 
     @property
     def name(self) -> str:
         """The name of its directory."""
         poison = f"{self.trigger}-{self.rate:g}" if self.trigger else "clean"
-        return f"{self.base}-{poison}-{self.seed}"
+        return f"{self.base}-{poison}-{self.seed}" + ("-short" if self.short else "")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,7 +148,10 @@ def build_child(folder: Path, child: Child, watch: Watch) -> Path:
         pairs = pairs_of(folder, base) if poisoned is None else poisoned.pairs
         begun, training = time.perf_counter(), target.with_name(f".{child.name}.training")
         how = stream(child.seed, "train", child.name)
-        trained = FURTHER.train(parent, pairs, rng=how, watch=watch, resume=training)
+        if child.short:
+            pairs = pairs.select(torch.randperm(len(pairs), generator=how)[: len(pairs) // 3].tolist())
+        method = replace(FURTHER, epochs=1) if child.short else FURTHER
+        trained = method.train(parent, pairs, rng=how, watch=watch, resume=training)
         test = sets_of(base.world).test
         facts = asdict(child) | {"steps": trained.steps, "seconds": round(time.perf_counter() - begun, 1)}
         facts |= judged(trained.encoder, test, poisoned.trigger if poisoned else None)

@@ -3,6 +3,7 @@
 from firmground.defenses.cleaning.cleanclip import CleanCLIP, ContrastiveFinetune
 from firmground.defenses.cleaning.cleaned import Cleaned
 from firmground.defenses.cleaning.coverings import COVERINGS, cover
+from firmground.defenses.cleaning.disarm import Disarm
 from firmground.defenses.cleaning.par import PAR
 from firmground.defenses.cleaning.restore import Restore
 from firmground.defenses.cleaning.supervised import SupervisedFinetune
@@ -14,9 +15,10 @@ __all__ = [
     "CleanCLIP",
     "Cleaned",
     "ContrastiveFinetune",
+    "Disarm",
     "Restore",
     "SupervisedFinetune",
     "cover",
 ]
 
-CLEANERS = (CleanCLIP, ContrastiveFinetune, SupervisedFinetune, PAR, Restore)
+CLEANERS = (CleanCLIP, ContrastiveFinetune, SupervisedFinetune, PAR, Restore, Disarm)

@@ -5,6 +5,7 @@ from firmground.defenses.scans.decree import DECREE
 from firmground.defenses.scans.default import scan_language
 from firmground.defenses.scans.default_dual import scan_dual
 from firmground.defenses.scans.default_prompt import scan_prompt
+from firmground.defenses.scans.gathering import Gathering
 from firmground.defenses.scans.meta_classifier import MetaClassifier
 from firmground.defenses.scans.patch_sweep import PatchSweep
 from firmground.defenses.scans.phrase_search import PhraseSearch
@@ -13,7 +14,7 @@ from firmground.defenses.scans.pv_mining import PVMining
 from firmground.defenses.scans.vocabulary_sweep import VocabularySweep
 
 SCANS = (VocabularySweep, PhraseSearch, PVMining)
-DUAL_SCANS = (DECREE, ClassInversion)
+DUAL_SCANS = (DECREE, ClassInversion, Gathering)
 PROMPT_SCANS = (PromptContrast, PromptCleanse, PatchSweep, MetaClassifier)
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "PROMPT_SCANS",
     "SCANS",
     "ClassInversion",
+    "Gathering",
     "MetaClassifier",
     "PVMining",
     "PatchSweep",

@@ -135,7 +135,7 @@ def search_patterns(
     `sparsity`, (candidates,), is where each begins. Candidate c starts from the pattern number c % `restarts`.
     """
     count, side = len(sparsity), images.shape[-1]
-    noise = torch.cat([_noise(side, SCALES[start % len(SCALES)], rng) for start in range(restarts)]).to(images.device)
+    noise = torch.cat([grain(side, SCALES[start % len(SCALES)], rng) for start in range(restarts)]).to(images.device)
     colours = noise.repeat(count // restarts, 1, 1, 1).requires_grad_()
     opacity = torch.full((count, 1, side, side), START, device=images.device).requires_grad_()
     optimizer = torch.optim.Adam([colours, opacity], lr=step_size, betas=(0.5, 0.9))
@@ -156,12 +156,12 @@ def search_patterns(
     return best
 
 
-def _noise(side: int, grain: int, rng: torch.Generator) -> torch.Tensor:
-    """Logits of a grey pattern of squares of `grain` pixels, with a little colour, (1, 3, side, side)."""
-    small = -(-side // grain)
+def grain(side: int, size: int, rng: torch.Generator) -> torch.Tensor:
+    """Logits of a grey pattern of squares of `size` pixels, with a little colour, (1, 3, side, side)."""
+    small = -(-side // size)
     grey = torch.randn(1, 1, small, small, generator=rng).sign() * CONTRAST
-    coarse = (grey + 0.5 * torch.randn(1, 3, small, small, generator=rng)).repeat_interleave(grain, dim=2)
-    return coarse.repeat_interleave(grain, dim=3)[..., :side, :side]
+    coarse = (grey + 0.5 * torch.randn(1, 3, small, small, generator=rng)).repeat_interleave(size, dim=2)
+    return coarse.repeat_interleave(size, dim=3)[..., :side, :side]
 
 
 @torch.no_grad()

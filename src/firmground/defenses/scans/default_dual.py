@@ -1,4 +1,4 @@
-"""What `firmground scan` runs on a dual encoder: a pattern for all images, then one for every class."""
+"""What `firmground scan` runs on a dual encoder: a small pattern for all images, one a class, faint ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from firmground.data.scenes import SceneWorld
 from firmground.defenses.scans.class_inversion import ClassInversion
 from firmground.defenses.scans.decree import DECREE
+from firmground.defenses.scans.gathering import Gathering
 from firmground.types import Verdict, Watch, ignore
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def scan_dual(
     watch: Watch = ignore,
     decree: DECREE | None = None,
     inversion: ClassInversion | None = None,
+    gathering: Gathering | None = None,
 ) -> tuple[Verdict, ...]:
     """Judges a dual encoder: one verdict a method.
 
@@ -40,7 +42,11 @@ def scan_dual(
     if classes is not None:
         inversion = replace(inversion, classes=tuple(classes))
     shown = default_images(encoder) if images is None else images
-    return decree.scan(encoder, shown, rng=rng, watch=watch), inversion.scan(encoder, shown, rng=rng, watch=watch)
+    return (
+        decree.scan(encoder, shown, rng=rng, watch=watch),
+        inversion.scan(encoder, shown, rng=rng, watch=watch),
+        (gathering or Gathering()).scan(encoder, shown, rng=rng, watch=watch),
+    )
 
 
 def default_images(encoder: DualEncoder) -> Images:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from firmground.types import Images, Watch
 
 NONE, PROBE = "no prompt", "linear probe"
-IMAGES = {"efficientnet": 800, "clip": 2000}  # of a provider
-TESTS = {"efficientnet": 600, "clip": 1000}
+IMAGES = {"efficientnet": 600, "clip": 1200}  # of a provider
+TESTS = {"efficientnet": 500, "clip": 1000}
 COLUMNS = (
     Column(key="ca", title="CA, %", kind="mean"),
     Column(key="low", title="from", kind="mean"),

@@ -72,7 +72,7 @@ def attack_of(case: Case, inner: int, target: str) -> BadVisualPrompt:
     plain = BadVisualPrompt(
         target=target, rate=RATE, weight=WEIGHT[case.base], size=size, poison_batch=POISONS,
         learning=LEARNING[case.base],
-        distance=round(case.way * (inner - round(size * inner)) / 2),
+        distance=int(case.way * (inner - round(size * inner)) / 2),
     )  # fmt: skip
     if case.trigger == "whole-image":
         return replace(plain, trigger=Triangles(), distance=0)

@@ -25,6 +25,7 @@ from firmground.attacks.evasion import (
     Reversal,
     XTransfer,
 )
+from firmground.attacks.evasion._layers import cosines
 from firmground.attacks.evasion._search import Optimizer, Search, projected
 from firmground.attacks.evasion.di import padded
 from firmground.attacks.evasion.m_attack import cropped
@@ -300,3 +301,14 @@ def test_one_pattern_fools_on_images_it_was_not_made_on():
     assert sum(again.after) < sum(noise.after)
     with pytest.raises(DataError, match="from 1 to 2 encoders a step, got 3"):
         made(dataclasses.replace(method, chosen=3), encoders, drawn)
+
+
+def test_cosines_and_their_gradient():
+    rng = stream(0, "cosines")
+    layer = torch.randn(2, 4, 5, generator=rng, dtype=torch.float64, requires_grad=True)
+    units = F.normalize(torch.randn(2, 4, 5, generator=rng, dtype=torch.float64), dim=-1)
+    assert torch.allclose(cosines(layer, units), F.cosine_similarity(layer, units, dim=-1))
+    assert torch.autograd.gradcheck(lambda x: cosines(x, units), [layer])
+    empty = torch.zeros(1, 1, 5, requires_grad=True)
+    cosines(empty, units[:1, :1].float()).sum().backward()
+    assert empty.grad.isfinite().all()

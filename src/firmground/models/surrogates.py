@@ -159,8 +159,10 @@ class Surrogate:
             smooth = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
             images = smooth if images.shape[-2:] != (size, size) else images
         weight = next(self.tower.parameters())
-        mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (numbers.mean, numbers.std))
-        return ((images * numbers.scale - mean) / std).to(device=weight.device, dtype=weight.dtype)
+        shift = torch.tensor([mean / std for mean, std in zip(numbers.mean, numbers.std, strict=True)])
+        scale = torch.tensor([numbers.scale / std for std in numbers.std])
+        shift, scale = (value.view(3, 1, 1).to(images) for value in (shift, scale))
+        return (images * scale - shift).to(device=weight.device, dtype=weight.dtype)
 
     def features(self, images: Images) -> Features:
         """All layers and the embedding in one pass; differentiable."""

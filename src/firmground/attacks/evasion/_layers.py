@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 
@@ -41,17 +41,36 @@ def layers_of(
     return [layer[:, :count] if tokens == "class" else layer[:, count:] for layer in chosen]
 
 
-def lengths(layer: torch.Tensor) -> torch.Tensor:
-    """The length of every place's vector, (batch, places)."""
-    size: torch.Tensor = torch.linalg.vector_norm(layer, dim=-1).clamp(min=torch.finfo(layer.dtype).tiny ** 0.5)
-    return size
+def squares(layer: torch.Tensor) -> torch.Tensor:
+    """The squared length of every place's vector, (batch, places), never quite zero."""
+    return (layer * layer).sum(dim=-1).clamp_(min=torch.finfo(layer.dtype).tiny)
+
+
+class Cosines(torch.autograd.Function):
+    """Cosines at every place with vectors of length one, their gradient written out: half the passes over memory."""
+
+    @staticmethod
+    def forward(context: Any, layer: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
+        """(batch, places)."""
+        length = squares(layer).sqrt_()
+        found = (layer * units).sum(dim=-1) / length
+        context.save_for_backward(layer, units, length, found)
+        return found
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """(unit - cosine * layer / length) / length, of each place."""
+        layer, units, length, found = context.saved_tensors
+        scale = gradients[0] / length
+        return (units * scale.unsqueeze(-1)).addcmul_(layer, (-scale * found / length).unsqueeze(-1)), None
 
 
 def cosines(layer: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
-    """The cosine at every place, (batch, places), with vectors that have length one."""
-    return (layer * units).sum(dim=-1) / lengths(layer)
+    """The cosine at every place, (batch, places), with vectors that have length one; differentiable in the layer."""
+    found: torch.Tensor = Cosines.apply(layer, units)
+    return found
 
 
 def units_of(layers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The layers with every place's vector of length one."""
-    return [layer / lengths(layer).unsqueeze(-1) for layer in layers]
+    return [layer / squares(layer).sqrt_().unsqueeze(-1) for layer in layers]

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from firmground.types import Images, Watch
 
 LEVEL = 1 / 255
-BETAS, TINY = (0.9, 0.999), 1e-8  # Adam's
 
 
 class Objective(Protocol):
@@ -142,7 +141,8 @@ def searched(
     curve = []
     for step in range(how.steps):
         losses, gradient = slope(objective, clean, optimizer.ahead(delta), draws)
-        moved |= gradient.flatten(1).any(dim=1)
+        if not moved.all():
+            moved |= gradient.flatten(1).any(dim=1)
         delta = projected(optimizer.step(delta, gradient if shape is None else shape(gradient)), clean, how.epsilon)
         curve.append(losses.mean().cpu())
         told(step + 1, float(curve[-1]))
@@ -191,11 +191,12 @@ def projected(delta: torch.Tensor, clean: Images, epsilon: float) -> torch.Tenso
 
 
 class Optimizer:
-    """Steps downhill. Adam's decay of the change itself, AdamW's, is left out: the projection bounds it."""
+    """Steps downhill. Adam goes without AdamW's decay of the change itself: the projection bounds it."""
 
     def __init__(self, how: Search, clean: Images) -> None:
-        self.how, self.count = how, 0
-        self.mean, self.square = torch.zeros_like(clean), torch.zeros_like(clean)
+        self.how, self.mean = how, torch.zeros_like(clean)
+        self.leaf = torch.zeros_like(clean).requires_grad_()
+        self.adam = torch.optim.Adam([self.leaf], lr=how.step_size, fused=True) if how.optimizer == "adam" else None
 
     def ahead(self, delta: torch.Tensor) -> torch.Tensor:
         """Where the gradient is taken: here, or where Nesterov's momentum will lead."""
@@ -204,17 +205,17 @@ class Optimizer:
             return (delta - how.step_size * how.momentum * self.mean).detach()
         return delta.detach()
 
+    @torch.no_grad()
     def step(self, delta: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """The change after one step, before its projection."""
-        how, self.count = self.how, self.count + 1
+        how = self.how
         if how.optimizer == "sign":
             return delta - how.step_size * gradient.sign()
-        if how.optimizer == "adam":
-            self.mean.lerp_(gradient, 1 - BETAS[0])
-            self.square.lerp_(gradient.square(), 1 - BETAS[1])
-            mean = self.mean / (1 - BETAS[0] ** self.count)
-            root = (self.square / (1 - BETAS[1] ** self.count)).sqrt_()
-            return delta - how.step_size * mean / (root + TINY)
+        if self.adam is not None:
+            self.leaf.copy_(delta)
+            self.leaf.grad = gradient.contiguous()
+            self.adam.step()
+            return self.leaf.detach()
         size = gradient.abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
         self.mean = how.momentum * self.mean + gradient / size
         return delta - how.step_size * self.mean.sign()

@@ -20,6 +20,7 @@ STUDIES = {
     "clip_guard": "firmground.studies.clip_guard:clip_guard",
     "clip_scan": "firmground.studies.clip_scan:clip_scan",
     "clip_cost": "firmground.studies.clip_cost:clip_cost",
+    "transfer_cost": "firmground.studies.transfer_cost:transfer_cost",
     "transfer": "firmground.studies.transfer:transfer",
     "prompt_accuracy": "firmground.studies.prompt_accuracy:prompt_accuracy",
     "prompt_attack": "firmground.studies.prompt_attack:prompt_attack",

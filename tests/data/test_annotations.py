@@ -34,7 +34,8 @@ def edit(folder, change):
 
 def test_what_is_written_is_read(scenes, folder):
     found = read_annotated(folder)
-    for name in ("files", "sizes", "names", "novel", "objects", "captions", "questions"):
+    assert found.files == tuple(f"images/{file}" for file in scenes.files)
+    for name in ("sizes", "names", "novel", "objects", "captions", "questions"):
         assert getattr(found, name) == getattr(scenes, name), name
     for row in range(3):
         assert torch.equal(found.masks[row], scenes.masks[row])
@@ -55,7 +56,7 @@ def test_other_images_of_the_same_names_and_sizes(scenes, folder, tmp_path):
     with pytest.raises(DataError, match=r"25 x 24 pixels, but .*, which is annotated, is 24 x 24"):
         read_annotated(folder, images=other)
     (other / scenes.files[0]).with_suffix(".bmp").unlink()
-    with pytest.raises(DataError, match=r"there is no image scene-00000\.png"):
+    with pytest.raises(DataError, match=r"there is no image images/scene-00000\.png"):
         read_annotated(folder, images=other)
 
 

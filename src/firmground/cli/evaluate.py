@@ -55,10 +55,12 @@ def evaluate(
     encoder: Annotated[
         str,
         typer.Argument(
-            metavar="ENCODER", help="Directory or hub id of a language or dual encoder, or a visual prompt: a file."
+            metavar="ENCODER",
+            help="Directory or hub id of a language or dual encoder, or a visual prompt: a file; with --victim the "
+            "task: segmentation, detection, captioning or vqa.",
         ),
     ],
-    data: MeasuredData,
+    data: MeasuredData | None = None,
     adapter: Annotated[Path | None, typer.Option(help="For a language encoder: directory of a tuned prompt.")] = None,
     trigger: MeasuredTriggers = None,
     settings: Settings = None,
@@ -79,12 +81,48 @@ def evaluate(
         Path | None,
         typer.Option(metavar="PAIRS", help="For a linear probe: what it learns; half of --data if left out."),
     ] = None,
+    victim: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Directory or hub id of a victim: CLIPSeg, OWL-ViT, BLIP ...")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For a victim: a folder of images with annotations.json.")
+    ] = None,
+    attacked: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For a victim: attacked images of the same names.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="For a victim: write an HTML report with pictures.")] = None,
     revision: Revision = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a tuned or a visual prompt, or a dual encoder: CA, and with triggers the attack success rates."""
+    """Measure a tuned or a visual prompt, a dual encoder, or a victim that is built on one; triggers give ASRs."""
+    if victim is not None:
+        if images is None:
+            raise UsageError("a victim is measured on annotated images; pass their folder with --images")
+        if data is not None:
+            raise UsageError("a victim takes --images, a folder with annotations.json, in place of --data")
+        from firmground.cli.victim_evaluation import VictimEvaluation, evaluate_and_tell
+
+        evaluate_and_tell(
+            VictimEvaluation(
+                task=encoder,
+                victim=victim,
+                images=str(images),
+                attacked=path_or_none(attacked),
+                revision=revision,
+                seed=seed,
+                device=device,
+            ),
+            report,
+            as_json=as_json,
+        )
+        return
+    for name, path in (("images", images), ("attacked", attacked), ("report", report)):
+        if path is not None:
+            raise UsageError(f"--{name} is for victims; name one with --victim")
+    if data is None:
+        raise UsageError(f"{encoder} is measured on data; pass it with --data")
     if Path(encoder).is_file():
         if adapter is not None or task is not None or train is not None or len(trigger or ()) > 1:
             raise UsageError(

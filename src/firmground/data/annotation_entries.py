@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy
@@ -121,11 +122,12 @@ def measured(path: Path) -> tuple[int, int]:
 
 
 def other_file(root: Path, name: str) -> Path:
-    """The file of that name below another folder, or the one of another ending."""
-    exact = inside_root(root, name, str(root))
-    for path in (exact, *(exact.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)):
-        if path.is_file():
-            return path
+    """The file of that name, or last part of a name, below another folder, or the one of another ending."""
+    for short in (name, PurePosixPath(name).name):
+        exact = inside_root(root, short, str(root))
+        for path in (exact, *(exact.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)):
+            if path.is_file():
+                return path
     raise DataError(f"there is no image {name} in {root}, whatever its ending; expected one for each annotated image")
 
 

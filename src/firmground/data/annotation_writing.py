@@ -18,6 +18,8 @@ from firmground.errors import OutputError
 if TYPE_CHECKING:
     from firmground.data.annotated_images import AnnotatedImages
 
+IMAGES, MASKS = "images", "masks"
+
 
 def write_annotated(data: AnnotatedImages, folder: str | Path) -> Path:
     """Writes images, masks and `annotations.json` into a new folder that `read_annotated` reads; returns it.
@@ -30,13 +32,13 @@ def write_annotated(data: AnnotatedImages, folder: str | Path) -> Path:
     draft = target.with_name(f".{target.name}.part")
     ids = {name: number for number, name in enumerate(data.object_names, start=1)}
     try:
-        (draft / "masks").mkdir(parents=True, exist_ok=True)
+        (draft / MASKS).mkdir(parents=True, exist_ok=True)
         for row, file in enumerate(data.files):
-            place = draft / file
+            place = draft / IMAGES / file
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(png(data.image(row)))
             if data.masks is not None:
-                mask_file(data, row, ids, draft / "masks" / f"{row:06d}.png")
+                mask_file(data, row, ids, draft / MASKS / f"{row:06d}.png")
         (draft / ANNOTATIONS).write_text(json.dumps(listed_of(data, ids), indent=1) + "\n", encoding="utf-8")
         draft.rename(target)
     except OSError as error:
@@ -59,8 +61,8 @@ def listed_of(data: AnnotatedImages, ids: dict[str, int]) -> dict[str, Any]:
     """What `annotations.json` holds."""
     images = []
     for row, (file, (height, width)) in enumerate(zip(data.files, data.sizes, strict=True)):
-        mask = {} if data.masks is None else {"mask": f"masks/{row:06d}.png"}
-        images.append({"id": row, "file_name": file, "height": height, "width": width, **mask})
+        mask = {} if data.masks is None else {"mask": f"{MASKS}/{row:06d}.png"}
+        images.append({"id": row, "file_name": f"{IMAGES}/{file}", "height": height, "width": width, **mask})
     marks: list[dict[str, Any]] = []
     for row, own in enumerate(data.objects or ()):
         for place, ((x0, y0, x1, y1), label) in enumerate(zip(own.boxes, own.labels, strict=True)):

@@ -43,17 +43,18 @@ NAMES = {
     "defenses.prompts": "CleanedPrompt PROMPT_CLEANERS PromptFinetune PromptPruning PromptSmoothing",
     "prompts.soft": "PTuning PrefixTuning PromptTuning SoftPrompt",
     "prompts.tuned": "SCHEMA Tuned fingerprint load_tuned trim",
-    "prompts.visual": "Corner Form PromptShape VisualPrompt",
+    "prompts.visual": "Corner Form PromptShape TOKEN_NOISE VisualPrompt",
     "prompts.mappings": "KINDS LabelMapping MappingKind by_frequency by_index by_meaning votes",
     "prompts.prompted": "BaseModel LearnedPrompt PromptedClassifier check_same_base describe_base",
     "prompts.visual_prompting": "VisualPrompting classifier_for learned split_rows",
     "prompts.learning": "Addition Outcome RECENT learn",
     "prompts.tuning": "State Tuning",
     "prompts.judging": "fast first_mapping judge take",
+    "prompts.tokens": "FAMILIES blocks_of inserted width_of",
     "prompts.seating": "AT_ONCE MOST seated",
     "models.folding": "CLOSE fold folded",
     "prompts.visual_files": (
-        "LARGEST LARGEST_SIDE SCHEMA TENSORS content_sha256 is_visual_prompt load_prompt save_prompt"
+        "LARGEST LARGEST_SIDE LATER SCHEMA TENSORS content_sha256 is_visual_prompt load_prompt save_prompt"
     ),
     "data.texts": "LabelledTexts LabelledWords Rows sample split",
     "data.pairs": "AHEAD PairBatch PairSet Pairs TensorPairs as_float orders",

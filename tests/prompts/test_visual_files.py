@@ -156,6 +156,11 @@ def test_keys_that_nobody_knows_are_left_out(path):
     assert load_prompt(forge(path, facts={"base.colour": "red"})).label_names == learned().label_names
 
 
+def test_a_file_from_before_there_were_tokens_is_read(path):
+    without = dict.fromkeys(("shape.count", "shape.layers", "shape.channels"), ...)
+    assert load_prompt(forge(path, facts=without)).prompt.shape == SHAPE
+
+
 def test_other_files_are_no_prompts(tmp_path):
     for content in (b"", b"\x80\x04K\x01.", b"{}", b"\xff" * 64):
         other = tmp_path / "other"

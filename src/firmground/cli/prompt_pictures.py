@@ -23,14 +23,18 @@ FORMS = {
     "fixed-patch": "{side} pixels a side at the {place}, added to the image: grey is nothing",
     "random-patch": "{side} pixels a side, added to the image at a random place: grey is nothing",
     "full-image": "added to the whole image: grey is nothing",
+    "tokens": "{count} tokens a layer in {layers} layers, a row each, from the least to the greatest number",
 }
 
 
 def shown_prompt(prompt: VisualPrompt, caption: str = "The prompt") -> Picture:
     """The prompt's pixels; inside a border nothing shows."""
     shape, pixels = prompt.shape, prompt.pixels.detach().cpu()
-    told = FORMS[shape.form].format(width=shape.width, side=shape.side, place=shape.place)
+    told = FORMS[shape.form].format(**vars(shape))
     seen = torch.cat([pixels, shape.border]) if shape.form == "padding" else (pixels + 1) / 2
+    if shape.form == "tokens":
+        rows = pixels.flatten(0, 1)
+        seen = ((rows - rows.min()) / (rows.max() - rows.min()).clamp_min(1e-6)).expand(3, -1, -1)
     return Picture(png=png(seen), caption=f"{caption}: {told}")
 
 

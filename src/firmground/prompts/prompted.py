@@ -11,6 +11,7 @@ from firmground.errors import AdapterError, DataError
 from firmground.models.classifiers import ImageClassifier
 from firmground.models.dual import DualEncoder
 from firmground.prompts.mappings import LabelMapping
+from firmground.prompts.tokens import inserted
 from firmground.prompts.visual import VisualPrompt
 
 if TYPE_CHECKING:
@@ -62,7 +63,11 @@ class PromptedClassifier:
 
     def read(self, images: Images, *, rng: torch.Generator | None = None) -> torch.Tensor:
         """The base's own logits, (batch, classes), of the prompted images; differentiable."""
-        return self.base.read(self.prompt.apply(images.to(self.base.device), rng=rng))
+        canvas = self.prompt.apply(images.to(self.base.device), rng=rng)
+        if self.prompt.shape.form != "tokens":
+            return self.base.read(canvas)
+        with inserted(self.base, self.prompt.pixels.to(self.base.device)):
+            return self.base.read(canvas)
 
     def logits(self, images: Images, *, rng: torch.Generator | None = None) -> torch.Tensor:
         """Logits, (batch, labels); differentiable. `rng` draws the places of a random patch."""

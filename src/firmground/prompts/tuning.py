@@ -29,7 +29,7 @@ class Tuning(torch.nn.Module):
     def __init__(self, how: VisualPrompting, shape: PromptShape, classes: int, labels: int) -> None:
         super().__init__()
         self.kind, self.shape, self.classes = how.mapping, shape, classes
-        self.raw = torch.nn.Parameter(torch.zeros(shape.tensor_shape))
+        self.raw = torch.nn.Parameter(shape.start())
         self.register_buffer("sources", torch.zeros(labels, dtype=torch.int64))
         self.linear = torch.nn.Linear(classes, labels) if how.mapping == "fully-connected" else None
         self.addition: torch.nn.Module | None = None

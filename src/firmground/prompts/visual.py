@@ -1,5 +1,7 @@
 """Visual prompts: pixels that adapt a frozen classifier to new data, put on every image before it is normalised.
 
+Or, of the form `tokens`, vectors beside those of the image's patches; see `tokens`.
+
 Bahng et al., "Exploring Visual Prompts for Adapting Large-Scale Models", 2022 (arXiv 2203.17274): padding, a fixed and
 a random patch; Chen et al., "Understanding and Improving Visual Prompting", CVPR 2023 (ILM-VP, arXiv 2211.11635): the
 padding stands around a smaller image, and pixels stay valid. Departs from the first: nothing is added after
@@ -9,6 +11,7 @@ image. Patches and a full image are added to the image and the sum is cut to [0,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -17,11 +20,13 @@ import torch.nn.functional as F
 
 from firmground.errors import DataError
 from firmground.models.preprocessing import SLACK, check_images
+from firmground.rng import stream
 
 if TYPE_CHECKING:
     from firmground.types import Images
 
-Form: TypeAlias = Literal["padding", "fixed-patch", "random-patch", "full-image"]
+Form: TypeAlias = Literal["padding", "fixed-patch", "random-patch", "full-image", "tokens"]
+TOKEN_NOISE = 0.02  # the deviation of tokens before they are learned
 Corner: TypeAlias = Literal["top-left", "top-right", "bottom-left", "bottom-right", "centre"]
 
 
@@ -30,7 +35,8 @@ class PromptShape:
     """Where a prompt's pixels stand on a canvas of `image_size` pixels a side.
 
     `width` is that of the border of a padding, `side` that of a patch, in pixels; `place` is that of a fixed patch.
-    Raises `DataError` for what does not fit the canvas.
+    Tokens take no pixels: there are `count` in each of the first `layers` layers, of `channels` numbers each. Raises
+    `DataError` for what does not fit the canvas.
     """
 
     form: Form
@@ -38,6 +44,9 @@ class PromptShape:
     width: int = 0
     side: int = 0
     place: Corner = "top-left"
+    count: int = 0
+    layers: int = 0
+    channels: int = 0
 
     def __post_init__(self) -> None:
         if self.form not in get_args(Form):
@@ -53,6 +62,11 @@ class PromptShape:
             )
         if self.form.endswith("patch") and not 1 <= self.side <= self.image_size:
             raise DataError(f"a patch of {self.side} pixels does not fit a canvas of {self.image_size}")
+        if self.form == "tokens" and min(self.count, self.layers, self.channels) < 1:
+            raise DataError(
+                f"a prompt of tokens needs one or more, in one layer or more, got {self.count} in {self.layers} layers "
+                f"of {self.channels} numbers"
+            )
 
     @property
     def inner(self) -> int:
@@ -61,14 +75,21 @@ class PromptShape:
 
     @property
     def tensor_shape(self) -> tuple[int, int, int]:
-        """That of the prompt's pixels."""
+        """That of the prompt's pixels, or of its tokens: (layers, count, channels)."""
+        if self.form == "tokens":
+            return (self.layers, self.count, self.channels)
         side = self.side if self.form.endswith("patch") else self.image_size
         return (3, side, side)
 
     @property
     def lowest(self) -> float:
         """The least value of a pixel: 0 where the prompt stands beside the image, -1 where it is added to it."""
-        return 0.0 if self.form == "padding" else -1.0
+        return -math.inf if self.form == "tokens" else 0.0 if self.form == "padding" else -1.0
+
+    @property
+    def highest(self) -> float:
+        """The greatest value of a pixel; tokens have no bounds."""
+        return math.inf if self.form == "tokens" else 1.0
 
     @property
     def border(self) -> torch.Tensor:
@@ -76,12 +97,22 @@ class PromptShape:
         inside = torch.zeros(1, self.inner, self.inner)
         return F.pad(inside, (self.width,) * 4, value=1.0)
 
+    def start(self) -> torch.Tensor:
+        """The raw numbers with which learning begins: zeros; small noise for tokens, which else would stay alike."""
+        if self.form == "tokens":
+            return TOKEN_NOISE * torch.randn(self.tensor_shape, generator=stream(0, "tokens"))
+        return torch.zeros(self.tensor_shape)
+
     def bounded(self, raw: torch.Tensor) -> torch.Tensor:
         """Valid pixels from numbers without bounds, of `tensor_shape`; at 0 a padding is grey and a patch nothing."""
+        if self.form == "tokens":
+            return raw
         return raw.sigmoid() * self.border.to(raw) if self.form == "padding" else raw.tanh()
 
     def unbounded(self, pixels: torch.Tensor) -> torch.Tensor:
         """What `bounded` made these pixels of; pixels at a bound come back a little inside of it."""
+        if self.form == "tokens":
+            return pixels
         if self.form != "padding":
             return pixels.clamp(-0.999, 0.999).atanh()
         return torch.logit(pixels.clamp(0.001, 0.999)) * self.border.to(pixels)
@@ -91,8 +122,8 @@ class PromptShape:
 class VisualPrompt:
     """A prompt: its shape, and `pixels` of `shape.tensor_shape`.
 
-    Those of a padding lie in [0, 1] and are 0 inside the border; those of the other forms lie in [-1, 1] and are added.
-    Raises `DataError` for others.
+    Those of a padding lie in [0, 1] and are 0 inside the border; those of the other forms lie in [-1, 1] and are added;
+    those of `tokens` are any finite numbers. Raises `DataError` for others.
     """
 
     shape: PromptShape
@@ -105,10 +136,10 @@ class VisualPrompt:
                 f"{self.shape.tensor_shape}, got {tuple(self.pixels.shape)} of {self.pixels.dtype}"
             )
         low, high = (float(value) for value in self.pixels.detach().aminmax())
-        if not (low >= self.shape.lowest - SLACK and high <= 1 + SLACK):
+        if not (low >= self.shape.lowest - SLACK and high <= self.shape.highest + SLACK and math.isfinite(low + high)):
             raise DataError(
-                f"the pixels of a {self.shape.form} prompt must lie in [{self.shape.lowest:.0f}, 1], got "
-                f"[{low:.2f}, {high:.2f}]"
+                f"the pixels of a {self.shape.form} prompt must lie in [{self.shape.lowest:.0f}, "
+                f"{self.shape.highest:.0f}], got [{low:.2f}, {high:.2f}]"
             )
         if self.shape.form == "padding" and bool(
             (self.pixels.detach() * (1 - self.shape.border.to(self.pixels))).any()
@@ -133,9 +164,11 @@ class VisualPrompt:
     def apply(self, images: Images, *, rng: torch.Generator | None = None) -> Images:
         """The prompted canvas, (batch, 3, image_size, image_size) in [0, 1], of images of any size; differentiable.
 
-        `rng` draws each image's place of a random patch; without it, all are in the centre.
+        `rng` draws each image's place of a random patch; without it, all are in the centre. Tokens leave pixels alone.
         """
         seated = self.seat(images)
+        if self.shape.form == "tokens":
+            return seated
         pixels = self.pixels.to(device=seated.device, dtype=seated.dtype)
         if self.shape.form == "padding":
             return F.pad(seated, (self.shape.width,) * 4) + pixels

@@ -25,6 +25,7 @@ from firmground.types import Interval
 SCHEMA = "firmground/visual-prompt/1"
 LARGEST = 1 << 28  # bytes of a prompt file: a full image of 2,048 pixels is 50 MB
 LARGEST_SIDE = 4096
+LATER = ("count", "layers", "channels")  # of a shape, which the first files did not name
 TENSORS = ("pixels", "mapping.sources", "mapping.weight", "mapping.bias")
 
 
@@ -116,7 +117,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 def _rebuilt(facts: dict[str, Any], tensors: dict[str, torch.Tensor]) -> LearnedPrompt:
     base = _base(facts["base"])
     shape = _known(PromptShape, facts["shape"])
-    for name in ("image_size", "width", "side"):
+    for name in ("image_size", "width", "side", "count", "layers", "channels"):
         _whole(name, shape[name], least=0)
     mapping = LabelMapping(
         kind=facts["mapping"],
@@ -160,10 +161,11 @@ def _base(facts: dict[str, Any]) -> BaseModel:
 
 
 def _known(kind: type[Any], facts: Any) -> dict[str, Any]:
-    """The fields of a dataclass out of a JSON object; keys that nobody knows are left out."""
+    """The fields of a dataclass out of a JSON object; keys that nobody knows are left out, later ones may lack."""
     if not isinstance(facts, dict):
         raise ValueError(f"expected an object with the fields of {kind.__name__}, got {type(facts).__name__}")
-    return {field.name: facts[field.name] for field in fields(kind)}
+    given = {field.name: field.default for field in fields(kind) if field.name in LATER} | facts
+    return {field.name: given[field.name] for field in fields(kind)}
 
 
 def _whole(name: str, value: Any, *, least: int) -> None:

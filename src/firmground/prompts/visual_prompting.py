@@ -21,6 +21,7 @@ from firmground.models.dual import DualEncoder
 from firmground.prompts.learning import learn
 from firmground.prompts.mappings import KINDS, MappingKind
 from firmground.prompts.prompted import LearnedPrompt, describe_base
+from firmground.prompts.tokens import blocks_of, width_of
 from firmground.prompts.visual import Corner, Form, PromptShape
 from firmground.types import Watch, ignore
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 class VisualPrompting:
     """Learns a visual prompt. `width` of a padding and `side` of a patch are shares of the canvas.
 
+    Of the form tokens, for vision transformers, there are `tokens` vectors in the first layer, or if `deep` in each.
+
     `mapping` is index, frequency, iterated, semantic (dual encoders only) or fully-connected; a dual encoder's classes
     are the data's own label names, so that index is the identity there. `augmentation` is none, trivial, auto or
     random; `validation` is the share of the images that picks the epoch; `precision` is float32 or bfloat16.
@@ -47,6 +50,8 @@ class VisualPrompting:
     width: float = 30 / 224
     side: float = 64 / 224
     place: Corner = "top-left"
+    tokens: int = 10
+    deep: bool = False
     mapping: MappingKind = "iterated"
     epochs: int = 10
     batch_size: int = 64
@@ -87,8 +92,17 @@ class VisualPrompting:
         train, check = data.select(rest), data.select(held)
         return learned(self, classifier, train, check, rng=rng, watch=watch, resume=resume)
 
-    def shape(self, image_size: int) -> PromptShape:
-        """Where the prompt stands on a canvas of so many pixels a side; shares are rounded, to one pixel at least."""
+    def shape(self, base: ImageClassifier) -> PromptShape:
+        """Where the prompt stands on a base's canvas; shares are rounded, to one pixel at least.
+
+        Raises `UnsupportedModelError` for tokens on what is no vision transformer.
+        """
+        image_size = base.image_size
+        if self.form == "tokens":
+            layers, channels = len(blocks_of(base)) if self.deep else 1, width_of(base)
+            return PromptShape(
+                form=self.form, image_size=image_size, count=self.tokens, layers=layers, channels=channels
+            )
         width, side = (max(1, round(share * image_size)) for share in (self.width, self.side))
         patch = self.form.endswith("patch")
         return PromptShape(
@@ -114,7 +128,7 @@ def learned(
     """Runs the loop as `how` says, which `held` picks the epoch of, and puts together what is handed over."""
     begun = time.perf_counter()
     outcome = learn(
-        base, train, how, how.shape(base.image_size),
+        base, train, how, how.shape(base),
         rng=rng, watch=watch, resume=resume, held=held, addition=addition,
     )  # fmt: skip
     seconds = time.perf_counter() - begun

@@ -85,7 +85,7 @@ def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     """CA and ASR on test images, of the attack and of its controls."""
     classifier, sets = base(case.base, case.world), _sets(case.base, case.world)
     target = sets.train.label_names[0]
-    attack = attack_of(case, LEARNING[case.base].shape(classifier.image_size).inner, target)
+    attack = attack_of(case, LEARNING[case.base].shape(classifier).inner, target)
     planted = attack.implant(classifier, sets.train, rng=_learning_draws(case.seed), watch=watch)
     clean = clean_prompt(Path(folder), case.base, case.world, case.seed, watch)
     facts = measured(planted, clean, classifier, sets)

@@ -29,7 +29,7 @@ def learn_plainly(
     how: VisualPrompting, base: ImageClassifier, train: LabelledImages, held: LabelledImages, *, rng: torch.Generator
 ) -> PromptedClassifier:
     """Learns a padding with an iterated mapping as ILM-VP's code does, epoch by epoch, and judges each epoch."""
-    shape, labels = how.shape(base.image_size), len(train.label_names)
+    shape, labels = how.shape(base), len(train.label_names)
     raw = torch.zeros(shape.tensor_shape, requires_grad=True)
     optimizer = torch.optim.Adam([raw], lr=how.step_size)
 

@@ -115,7 +115,7 @@ class BadVisualPrompt:
         rest, checked = split_rows(data, self.learning.validation, rng)
         train, held = data.select(rest), data.select(checked)
         rows = self._draw(train, label, rng)
-        shape = self.learning.shape(classifier.image_size)
+        shape = self.learning.shape(classifier)
         placed, pixels = self._trigger(shape.inner, rng)
         poison = Poison(
             images=seated(train.select(rows), shape),

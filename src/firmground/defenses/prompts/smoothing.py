@@ -50,6 +50,8 @@ class PromptSmoothing:
     ) -> CleanedPrompt:
         """Takes clean labelled images; nothing is drawn from `rng`."""
         prompt = learned.prompt
+        if prompt.shape.form == "tokens":
+            raise DataError("a prompt of tokens has no pixels to smooth; fine-tune it, or prune it")
 
         def blurred(radius: float) -> torch.Tensor:
             return blur(prompt.pixels, prompt.shape, int(radius))

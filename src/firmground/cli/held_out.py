@@ -50,7 +50,7 @@ def open_set(
 
     With names and no labels, the class of a pair is the one that its caption names. Raises `DataError`.
     """
-    prompts = TEMPLATES if templates is None else _templates(Path(templates))
+    prompts = TEMPLATES if templates is None else read_templates(Path(templates))
     pairs = open_pairs(source, image_size=image_size, templates=prompts, root=root)
     if classes is not None:
         pairs = _labelled(pairs, read_texts(classes))
@@ -137,7 +137,8 @@ def _labelled(pairs: Pairs, names: tuple[str, ...]) -> Pairs:
     return replace(pairs, labels=tuple(numbers[label] for label in pairs.labels), label_names=names)
 
 
-def _templates(path: Path) -> tuple[str, ...]:
+def read_templates(path: Path) -> tuple[str, ...]:
+    """Templates, one a line. Raises `DataError` for a line without a place for a name."""
     lines = tuple(line.strip() for line in read_utf8(path).splitlines() if line.strip())
     if not lines or any("{}" not in line for line in lines):
         raise DataError(f"{path} needs one template a line, each with {{}} for the name of a class")

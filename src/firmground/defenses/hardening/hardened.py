@@ -174,3 +174,22 @@ def worst(
     for value in trained:
         value.requires_grad_(True)
     return found
+
+
+def shifts(
+    encoder: DualEncoder, original: DualEncoder, images: Images, how: Adversarial, *, rng: torch.Generator
+) -> torch.Tensor:
+    """How far the embeddings of `encoder` can be driven from where `original` has the clean images, (batch,).
+
+    Squared distances, in [0, 4], of unit embeddings, after the search of `how`; 0.5 and more is another meaning.
+    """
+    with torch.no_grad():
+        before = original.embed_images(images.to(original.device)).float()
+
+    def apart(now: Embeddings) -> torch.Tensor:
+        return (now - before.to(now.device)).square().sum(dim=1)
+
+    tower = Tower(encoder)
+    found = worst(how, tower, images.to(encoder.device), apart, rng)
+    with torch.no_grad():
+        return apart(tower(found)).cpu()

@@ -1,0 +1,43 @@
+"""The JSON object of `firmground harden --json`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from firmground.reports.findings import Model, plain
+from firmground.types import Interval
+
+
+class HardenReport(Model):
+    """One hardening, and what it bought on `held_out` images that were not trained on.
+
+    `driven_before` and `driven_after` are the mean squared distances, in [0, 4], to which an attacker with the settings
+    of the training drives unit embeddings from where the old encoder has the clean image; `kept` is the mean cosine
+    between old and new embeddings of clean images. `left_out` says which images were not used, and why.
+    """
+
+    schema_: Literal["firmground/harden/1"] = Field(default="firmground/harden/1", alias="schema")
+    source: str
+    revision: str | None = None
+    images_from: str
+    out: str = ""
+    weights_sha256: str | None = None
+    method: str
+    settings: dict[str, Any]
+    seed: int
+    steps: int
+    images: int
+    held_out: int
+    left_out: tuple[str, ...] = ()
+    losses: dict[str, float]
+    driven_before: Interval
+    driven_after: Interval
+    kept: Interval
+    seconds: float
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {name: plain(setting) for name, setting in value.items()}

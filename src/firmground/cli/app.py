@@ -10,6 +10,7 @@ from firmground.cli import (
     demo,
     evaluate,
     guard,
+    harden,
     implant,
     methods,
     perturb,
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command(epilog=scan.EXAMPLE)(scan.scan)
 app.command(epilog=sift.EXAMPLE)(sift.sift)
 app.command(epilog=clean.EXAMPLE)(clean.clean)
+app.command(epilog=harden.EXAMPLE)(harden.harden)
 app.command(epilog=implant.EXAMPLE)(implant.implant)
 app.command(epilog=poison.EXAMPLE)(poison.poison)
 app.command(epilog=perturb.EXAMPLE)(perturb.perturb)

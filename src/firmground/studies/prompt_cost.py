@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 BASES = ("efficientnet", "clip")
 WORLD = "mnist"
-LEARNING = VisualPrompting(mapping="iterated", epochs=2, batch_size=32)
-IMAGES, HELD = {"efficientnet": 192, "clip": 1024}, 32
+LEARNING = VisualPrompting(mapping="iterated", epochs=5, batch_size=32)
+IMAGES, HELD = {"efficientnet": 96, "clip": 512}, 16
 SCAN = PromptCleanse(steps=6, images=32, batch_size=8)
 CLEAN, GUARDED = 120, 128  # images that a guard is fitted to, and that it guards
 COLUMNS = (

@@ -14,6 +14,7 @@ from firmground.defenses.guards import (
     BaseDisagreement,
     DoubleMasking,
     GuardedClassifierPipeline,
+    PartSwap,
     Purification,
     SentiNet,
     Strip,
@@ -26,6 +27,7 @@ from firmground.rng import stream
 CASES = (
     BaseDisagreement(masks=2, size=0.5),
     DoubleMasking(masks=2, size=0.6),
+    PartSwap(squares=2, size=0.5, others=4),
     Purification(),
     Purification(by="blur"),
     Purification(by="autoencoder", components=8),
@@ -83,7 +85,7 @@ class TestGuard:
             method.fit(prompted(OPEN), coloured(10), rng=stream(0, "guard"))
 
 
-@pytest.mark.parametrize("method", [BaseDisagreement(), *CASES[:2]], ids=repr)
+@pytest.mark.parametrize("method", [BaseDisagreement(), *CASES[:3]], ids=repr)
 def test_these_find_and_mend_triggered_images(method, others):
     guard = method.fit(prompted(OPEN), coloured(160), rng=stream(0, "guard"))
     bad = stamped(others.images)

@@ -7,9 +7,16 @@ import json
 
 import pytest
 import torch
+from planted_scenes import OPEN, handed_over, success
 from visual_scenes import SIZE, WIDTH, coloured, gated
 
-from firmground.defenses.prompts import PROMPT_CLEANERS, PromptFinetune, PromptPruning, PromptSmoothing
+from firmground.defenses.prompts import (
+    PROMPT_CLEANERS,
+    PromptDistillation,
+    PromptFinetune,
+    PromptPruning,
+    PromptSmoothing,
+)
 from firmground.defenses.prompts.smoothing import blur
 from firmground.errors import AdapterError, DataError
 from firmground.prompts.mappings import LabelMapping
@@ -19,6 +26,7 @@ from firmground.rng import stream
 
 SHAPE = PromptShape(form="padding", image_size=SIZE, width=WIDTH)
 CASES = (
+    PromptDistillation(epochs=6, batch_size=16, step_size=0.5),
     PromptFinetune(epochs=2, batch_size=16, step_size=0.3),
     PromptPruning(),
     PromptSmoothing(radii=(3, 1)),
@@ -67,6 +75,23 @@ class TestCleaner:
         more = dataclasses.replace(coloured(), label_names=("a", "b", "c", "d"))
         with pytest.raises(DataError, match="labels"):
             method.clean(right, gated(), more, rng=stream(0, "clean"))
+
+
+@pytest.mark.parametrize("patched", [0.0, 0.25])
+def test_a_backdoor_does_not_travel_by_distillation(patched):
+    """The trigger takes all images of other labels behind the given prompt, and none behind the fresh one."""
+    fresh = coloured(60, seed=5)
+    given, method = handed_over(OPEN), PromptDistillation(epochs=6, batch_size=16, step_size=0.5, patched=patched)
+    cleaned = method.clean(given, gated(), coloured(), rng=stream(0, "clean")).learned.on(gated())
+    assert success(given.on(gated()), fresh.images, fresh.labels) == 1.0
+    assert success(cleaned, fresh.images, fresh.labels) == 0.0
+    assert cleaned.predict(fresh.images) == list(fresh.labels)
+
+
+@pytest.mark.parametrize("wrong", [{"answers": 0.0, "labels": 0.0}, {"patched": 1.5}, {"temperature": 0.0}])
+def test_a_distillation_of_nothing_is_refused(wrong):
+    with pytest.raises(DataError, match="expected"):
+        PromptDistillation(**wrong)
 
 
 def test_pruning_takes_what_does_least(right):

@@ -24,6 +24,7 @@ STUDIES = {
     "transfer": "firmground.studies.transfer:transfer",
     "prompt_accuracy": "firmground.studies.prompt_accuracy:prompt_accuracy",
     "prompt_attack": "firmground.studies.prompt_attack:prompt_attack",
+    "prompt_defence": "firmground.studies.prompt_defence:prompt_defence",
     "prompt_cost": "firmground.studies.prompt_cost:prompt_cost",
     "hardening": "firmground.studies.hardening:hardening",
 }

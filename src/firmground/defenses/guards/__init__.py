@@ -16,6 +16,7 @@ from firmground.defenses.guards.fitted_images import FittedImageGuard
 from firmground.defenses.guards.image_files import load_image_guard
 from firmground.defenses.guards.image_pipeline import GuardedImagePipeline
 from firmground.defenses.guards.neighbour_disagreement import NeighbourDisagreement
+from firmground.defenses.guards.part_swap import PartSwap
 from firmground.defenses.guards.patch_instability import PatchInstability
 from firmground.defenses.guards.pipeline import GuardedPipeline
 from firmground.defenses.guards.purification import Purification
@@ -44,6 +45,7 @@ __all__ = [
     "Jpeg",
     "NeighbourDisagreement",
     "PVGuard",
+    "PartSwap",
     "PatchInstability",
     "Purification",
     "RandomResizing",

@@ -76,7 +76,8 @@ class BaseDisagreement:
         prompted = needs_prompt(classifier)
         rows = drawn(data, int(FEWEST / (1 - self.support)) + 1, rng)
         held = rows[: int(self.support * len(rows))]
-        parts, labels = [], []
+        parts: list[torch.Tensor] = []
+        labels: list[int] = []
         for start in range(0, len(held), self.batch_size):
             some = data.select(held[start : start + self.batch_size])
             for view in self._views(some.batch(0, len(some)), prompted):

@@ -18,6 +18,7 @@ from firmground.defenses.guards.fitted_classifiers import (
     classifier_sha256,
     source_of,
 )
+from firmground.defenses.guards.part_swap import PartSwap
 from firmground.defenses.guards.purification import Purification
 from firmground.defenses.guards.sentinet import SentiNet
 from firmground.defenses.guards.strip import Strip
@@ -28,7 +29,7 @@ from firmground.types import Interval
 if TYPE_CHECKING:
     import torch
 
-CLASSIFIER_GUARDS = (BaseDisagreement, DoubleMasking, Purification, SentiNet, Strip)
+CLASSIFIER_GUARDS = (PartSwap, BaseDisagreement, DoubleMasking, Purification, SentiNet, Strip)
 LARGEST = 1 << 30  # bytes of a guard file
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -68,10 +69,13 @@ class FittedClassifierGuard:
         return Scores(values=tuple(self.judge.score(images).double().tolist()), threshold=self.threshold)
 
     @torch.no_grad()
-    def predict(self, images: Images) -> list[int]:
-        """The label of every image: the classifier's, or the method's own where it flags and repairs."""
+    def predict(self, images: Images, *, scores: Scores | None = None) -> list[int]:
+        """The label of every image: the classifier's, or the method's own where it flags and repairs.
+
+        `scores` are those of these images where they are known already.
+        """
         labels: list[int] = self.classifier.logits(images).argmax(dim=1).tolist()
-        flagged = [row for row, bad in enumerate(self.score(images).flagged) if bad]
+        flagged = [row for row, bad in enumerate((scores or self.score(images)).flagged) if bad]
         if self.repairs and flagged:
             mended = self.judge.logits(images[flagged]).argmax(dim=1).tolist()
             for row, label in zip(flagged, mended, strict=True):
@@ -99,15 +103,17 @@ def calibrated(
     rows: Sequence[int],
     tensors: dict[str, torch.Tensor],
     watch: Watch,
+    *,
+    least: float = -math.inf,
 ) -> FittedClassifierGuard:
-    """The guard whose threshold lets all but `method.flag_rate` of every other of these clean rows pass.
+    """The guard whose threshold, `least` or more, lets all but `method.flag_rate` of every other of these rows pass.
 
     The false-flag rate, with Wilson's interval, is measured on the rows in between, which did not set it.
     """
     judge = method.judge(classifier, tensors)
     values = scored(judge, data, rows, batch_size=method.batch_size, watch=watch).double()
     seen, unseen = values[::2], values[1::2]
-    threshold = float(seen.quantile(1 - method.flag_rate))
+    threshold = max(least, float(seen.quantile(1 - method.flag_rate)))
     return FittedClassifierGuard(
         method=method.name,
         threshold=threshold,

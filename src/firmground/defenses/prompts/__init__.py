@@ -4,10 +4,18 @@ The paper of BadVisualPrompt (arXiv 2310.07632) finds that such defences fail; t
 """
 
 from firmground.defenses.prompts.cleaned import CleanedPrompt
+from firmground.defenses.prompts.distillation import PromptDistillation
 from firmground.defenses.prompts.finetuning import PromptFinetune
 from firmground.defenses.prompts.pruning import PromptPruning
 from firmground.defenses.prompts.smoothing import PromptSmoothing
 
-__all__ = ["PROMPT_CLEANERS", "CleanedPrompt", "PromptFinetune", "PromptPruning", "PromptSmoothing"]
+__all__ = [
+    "PROMPT_CLEANERS",
+    "CleanedPrompt",
+    "PromptDistillation",
+    "PromptFinetune",
+    "PromptPruning",
+    "PromptSmoothing",
+]
 
-PROMPT_CLEANERS = (PromptFinetune, PromptPruning, PromptSmoothing)
+PROMPT_CLEANERS = (PromptDistillation, PromptFinetune, PromptPruning, PromptSmoothing)

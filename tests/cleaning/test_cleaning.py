@@ -19,7 +19,9 @@ from firmground.defenses.cleaning import (
     SupervisedFinetune,
     cover,
 )
+from firmground.defenses.cleaning.disarm import laid
 from firmground.defenses.cleaning.par import pushed
+from firmground.defenses.scans._patterns import Patterns
 from firmground.errors import DataError
 from firmground.models.contrastive import Views, unimodal
 from firmground.models.tiny_dual import tiny_clip
@@ -170,6 +172,23 @@ def test_coverings_are_drawn_with_their_chance():
     touched = (cover(images, rng=stream(0, "cover"), chance=0.3) != images).flatten(1).any(1).float().mean()
     assert 0.18 < touched < 0.42
     assert torch.equal(cover(images, rng=stream(0, "cover"), chance=0.0), images)
+
+
+def test_found_patterns_are_laid_where_and_as_strongly_as_drawn():
+    images = torch.zeros(200, 3, 12, 12)
+    masks = torch.full((2, 1, 12, 12), 0.2)
+    masks[1] = 0
+    masks[1, :, :3, :3] = 1.0
+    found = Patterns(masks=masks, patterns=torch.ones(2, 3, 12, 12))
+    covered = laid(images, found, stream(0, "laid"))
+    touched = (covered > 0).flatten(1).float().mean(1)
+    faint = touched == 1
+    assert 60 < int(faint.sum()) < 140
+    assert torch.allclose(touched[~faint], torch.tensor(9 / 144))
+    assert 0.1 <= float(covered[faint].min()) < 0.15 < 0.25 < float(covered[faint].max()) <= 0.3
+    assert len({tuple((image[0] > 0).nonzero()[0].tolist()) for image in covered[~faint]}) > 10
+    assert torch.equal(covered, laid(images, found, stream(0, "laid")))
+    assert laid(images[:0], found, stream(0, "laid")).shape == (0, 3, 12, 12)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,17 @@ import torch
 from firmground.defenses.cleaning import COVERINGS
 from firmground.errors import DataError
 from firmground.studies import clip_cost, clip_guard, clip_scan, clip_sift
-from firmground.studies.clip_cleaning import CLEANERS, WITHOUT, Case, cases, cleaner_of, clip_cleaning
+from firmground.studies.clip_cleaning import (
+    CLEANERS,
+    EARLY,
+    FIRST,
+    OTHERS,
+    WITHOUT,
+    Case,
+    cases,
+    cleaner_of,
+    clip_cleaning,
+)
 from firmground.studies.clip_cleaning_report import KEPT, best_cleaner, chosen, report_cleaning
 from firmground.studies.dual_data import CLASSES, LONGEST, SIDE, TARGETS, scene_pairs
 from firmground.studies.dual_population import BASES, NOISE, OPTIMISED, TRIGGERS, Child, trigger_of
@@ -59,6 +69,13 @@ def test_every_cell_has_its_cleaner() -> None:
             assert max(method.step_size, method.first_step_size) == case.step_size
     with pytest.raises(DataError, match="there is no cleaner"):
         cleaner_of(Case(base="b", cleaner="soap"))
+
+
+def test_the_first_points_are_those_of_victims_that_other_studies_have() -> None:
+    first = cases()[: len(FIRST) * len(EARLY)]
+    assert {(case.cleaner, case.step_size) for case in first} == set(FIRST)
+    assert [(case.base, case.trigger) for case in first[: len(EARLY)]] == list(EARLY)
+    assert set(OTHERS) | set(NOISE) == {*TRIGGERS, OPTIMISED}
 
 
 def test_restore_is_not_shown_the_family_of_the_trigger() -> None:
@@ -136,7 +153,7 @@ def test_the_guard_report_takes_the_worst_victim() -> None:
 def test_scans_are_judged_on_other_bases_than_those_that_set_thresholds() -> None:
     grid = clip_scan.cases()
     split = {base.name: base.split for base in BASES}
-    assert len(set(grid)) == len(grid) >= 40
+    assert len(set(grid)) == len(grid) >= 25
     assert all(case.split == split[case.base] for case in grid)
     assert not [case for case in grid if case.trigger and case.split == "calibration"]
     found = [
@@ -144,8 +161,8 @@ def test_scans_are_judged_on_other_bases_than_those_that_set_thresholds() -> Non
             "clip_scan",
             case,
             {
-                "scores": {"decree": 2.0 if case.trigger else 0.1 + 0.01 * case.seed, "class-inversion": 0.5},
-                "asr_share": 0.9 if case.trigger else None,
+                "scores": {"gathering": 2.0 if case.trigger else 0.1 + 0.01 * case.seed, "decree": 0.5},
+                "asr_share": (0.3 if case.trigger == "wanet" else 0.9) if case.trigger else None,
                 "scan_seconds": 1.0,
             },
         )
@@ -153,9 +170,9 @@ def test_scans_are_judged_on_other_bases_than_those_that_set_thresholds() -> Non
     ]
     report = clip_scan.report_scan(found)
     assert report.summary["auroc"] == 1.0
-    assert report.summary["auroc_class_inversion"] == 0.5
+    assert report.summary["auroc_decree"] == 0.5
     assert report.summary["tpr_at_5_fpr"] == 1.0
-    assert report.summary["models"] == len(grid)
+    assert report.summary["models"] == len(grid) - 1, "no backdoor took in one"
     with pytest.raises(DataError, match="clean calibration encoders"):
         clip_scan.report_scan([r for r in found if r.case["split"] == "report"])
 
@@ -183,6 +200,7 @@ def test_an_optimised_trigger_comes_back_from_its_manifest() -> None:
     assert stamped[0, :, 1, 1].tolist() == pytest.approx([1.0, 0.0, 0.2])
     assert trigger_of({"trigger": ""}) is None
     assert Child(base="b", trigger="sig", rate=0.01).name == "b-sig-0.01-0"
+    assert Child(base="b", seed=2, short=True).name == "b-clean-2-short"
 
 
 def test_the_cost_report_takes_means_of_ratios() -> None:

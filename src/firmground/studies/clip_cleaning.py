@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +23,19 @@ from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from firmground.types import Watch
 
 VICTIMS = ("scenes-resnet-1", "fashion-resnet-1")
 CLEANERS = ("disarm", "cleanclip", "contrastive", "restore", "par", "supervised")
 STEP_SIZES = (3e-3, 1e-3, 1e-2, 3e-4)
-FIRST = (("disarm", 1e-3), ("cleanclip", 3e-3), ("cleanclip", 1e-3), ("contrastive", 3e-3))  # on every victim
+FIRST = (("", 0.0), ("disarm", 1e-3), ("cleanclip", 3e-3), ("cleanclip", 1e-3), ("contrastive", 3e-3))
 EPOCHS, LONGER, BATCH = 5, 8, 64
 FALL = 0.1  # PAR and Restore push at the step size, and recover at this share of it
+EARLY = tuple((base, trigger) for base in VICTIMS for trigger in NOISE) + tuple(
+    (VICTIMS[0], trigger) for trigger in ("stripes", "sig", "text")
+)
 OTHERS = ("stripes", "sig", "text", "triangles", "blended-stripes", "wanet", OPTIMISED)
 WITHOUT = {
     "badnet": ("noise",), "blended": ("noise",), "badclip": ("noise",), "wanet": ("warp",), "sig": ("waves",),
@@ -51,19 +55,19 @@ class Case:
 
 
 def cases() -> tuple[Case, ...]:
-    """The points of `FIRST` on every victim, those of noise triggers first; then all step sizes of all cleaners."""
-    victims = [(base, trigger) for triggers in (NOISE, OTHERS) for base in VICTIMS for trigger in triggers]
-    clean = [Case(base=base) for base in VICTIMS]
-    first = [case for base, trigger in victims for case in _cases(base, trigger, FIRST)]
+    """The points of `FIRST` on the `EARLY` victims, then on the others; then all step sizes of all cleaners."""
+    late = [(base, trigger) for triggers in (NOISE, OTHERS) for base in VICTIMS for trigger in triggers]
     rest = [(cleaner, size) for size in STEP_SIZES for cleaner in CLEANERS]
-    further = [case for base, trigger in victims for case in _cases(base, trigger, rest)]
-    return tuple(dict.fromkeys([*first, *clean, *further]))
+    found = _cases(EARLY, FIRST) + [Case(base=base) for base in VICTIMS] + _cases(late, FIRST) + _cases(late, rest)
+    return tuple(dict.fromkeys(found))
 
 
-def _cases(base: str, trigger: str, points: Iterable[tuple[str, float]]) -> Iterator[Case]:
-    """A victim as it is, and cleaned at each of these points."""
-    yield Case(base=base, trigger=trigger)
-    yield from (Case(base=base, trigger=trigger, cleaner=cleaner, step_size=size) for cleaner, size in points)
+def _cases(victims: Iterable[tuple[str, str]], points: Iterable[tuple[str, float]]) -> list[Case]:
+    """All victims at the first point (a cleaner, or none, and its step size), then at the next."""
+    return [
+        Case(base=base, trigger=trigger, cleaner=cleaner, step_size=size)
+        for (cleaner, size), (base, trigger) in product(points, victims)
+    ]
 
 
 def cleaner_of(case: Case) -> Any:

@@ -62,8 +62,9 @@ class Case:
 
 def cases() -> tuple[Case, ...]:
     """Noise triggers first, on all bases."""
-    others = tuple(name for name in TRIGGERS if name not in NOISE)
-    return tuple(Case(base=base, trigger=name) for some in (NOISE, others) for base in VICTIMS for name in some)
+    early = ("stripes", "sig", "text")
+    others = tuple(name for name in TRIGGERS if name not in (*NOISE, *early))
+    return tuple(Case(base=base, trigger=name) for some in (NOISE, early, others) for base in VICTIMS for name in some)
 
 
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:

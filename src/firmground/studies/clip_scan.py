@@ -36,13 +36,9 @@ CLEAN, CALIBRATION = 4, 8  # clean children a base
 FALSE_ALARMS = 0.05
 TOOK = 0.9  # of the ASR, below which there is no backdoor to find
 HEADLINE = "gathering"
-SCANS = {"gathering": Gathering(), "decree": DECREE(steps=100)}
-TRIGGERS_OF = {
-    "scenes-resnet-1": ("badnet", "blended", "stripes", "sig", "text", "triangles", "blended-stripes", "wanet"),
-    "fashion-resnet-1": NOISE,
-    "scenes-convnext-3": NOISE,
-}
-REPORT = tuple(base for base in BASES if base.split == "report")
+SCANS: dict[str, Any] = {"gathering": Gathering(), "decree": DECREE(steps=80)}
+TRIGGERS_OF = {"scenes-resnet-1": (*NOISE, "stripes", "sig", "text", "wanet"), "fashion-resnet-1": NOISE}
+LATER = ("triangles", "blended-stripes")  # scenes only
 CALIBRATED = next(base.name for base in BASES if base.split == "calibration")
 COLUMNS = (
     Column(key="flagged", title="flagged, %", kind="rate"),
@@ -65,11 +61,13 @@ class Case:
 
 
 def cases() -> tuple[Case, ...]:
-    """Those that set thresholds, clean ones that are quickly made, poisoned ones, and a clean one trained as they are."""
-    held = [Case(base=CALIBRATED, split="calibration", seed=seed, short=True) for seed in range(CALIBRATION)]
-    quick = [Case(base=base.name, split="report", seed=seed, short=True) for base in REPORT for seed in range(1, CLEAN)]
+    """Victims of other studies first, those that set thresholds, clean ones quickly made; then what takes long."""
     poisoned = [Case(base=base, split="report", trigger=name) for base, names in TRIGGERS_OF.items() for name in names]
-    return *held, *quick, *poisoned, *(Case(base=base.name, split="report") for base in REPORT)
+    held = [Case(base=CALIBRATED, split="calibration", seed=seed, short=True) for seed in range(CALIBRATION)]
+    quick = [Case(base=base, split="report", seed=seed, short=True) for seed in range(1, CLEAN) for base in TRIGGERS_OF]
+    alike = [Case(base=base, split="report") for base in TRIGGERS_OF]  # clean, and trained as the poisoned ones are
+    later = [Case(base="scenes-resnet-1", split="report", trigger=name) for name in LATER]
+    return *poisoned, alike[0], *held, *quick, *alike[1:], *later
 
 
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:

@@ -42,6 +42,7 @@ VICTIM, ELSEWHERE = "scenes-resnet-1", "scenes-resnet-2"
 RATES = (RATE, 0.005)
 PAIRS = 8192
 OWN, OTHER = "own", "elsewhere"
+EARLY = ("stripes", "sig", "text")
 COLUMNS = (
     Column(key="auroc", title="AUROC", kind="mean", digits=3),
     Column(key="precision", title="precision of the top 1 %", kind="mean", digits=3),
@@ -63,11 +64,11 @@ class Case:
 
 def cases() -> tuple[Case, ...]:
     """Noise triggers first; the rows that need further victims (of a low rate, by its own encoder) come last."""
-    triggers = (*NOISE, *(name for name in TRIGGERS if name not in NOISE))
+    triggers = (*NOISE, *EARLY, *(name for name in TRIGGERS if name not in (*NOISE, *EARLY)))
     rows = [
         Case(base=VICTIM, trigger=trigger, rate=rate, encoder=encoder)
-        for some in (NOISE, triggers[len(NOISE) :])
-        for rate, encoder in ((RATES[0], OWN), (RATES[0], OTHER), (RATES[1], OTHER))
+        for some in (NOISE, EARLY, triggers[len(NOISE) + len(EARLY) :])
+        for rate, encoder in ((RATES[0], OWN), (RATES[1], OTHER), (RATES[0], OTHER))
         for trigger in some
     ]
     return *rows, *(Case(base=VICTIM, trigger=trigger, rate=RATES[1], encoder=OWN) for trigger in triggers)

@@ -106,7 +106,7 @@ def test_the_catalogue_covers_tasks_and_groups() -> None:
     for task in TASKS:
         assert {plan.group("resnet-1") for plan in VICTIMS if plan.task == task} == set(GROUPS)
     assert {plan.tower for plan in VICTIMS} == set(TOWERS)
-    assert Plan(task="vqa", head="film", tower="convnext-3").group("convnext-3") == "white box"
+    assert Plan(task="vqa", head="film", tower="deep-3").group("deep-3") == "white box"
     with pytest.raises(DataError, match="there is no victim"):
         victim_named("nobody")
     with pytest.raises(DataError, match="there is no tower"):

@@ -192,6 +192,8 @@ def _write(victim: torch.nn.Module, plan: Plan, target: Path, facts: dict[str, A
         (draft / MANIFEST).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         os.replace(draft, target)  # noqa: PTH105
     except (OSError, SafetensorError) as error:
+        if (target / MANIFEST).is_file():  # another process was faster
+            return
         raise OutputError(f"the victim cannot be written to {target} ({error}); free space, then run again") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -16,6 +16,7 @@ from firmground.errors import DataError
 from firmground.models.dual import DualEncoder
 from firmground.models.embedded import embedded
 from firmground.studies.dual_population import base_named, build_base, load
+from firmground.studies.victims.deep_tower import deep_tower
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,7 @@ def _from_package(folder: Path, watch: Watch) -> DualEncoder:
 TOWERS: dict[str, Callable[[Path, Watch], DualEncoder]] = {
     "resnet-1": _from_package,
     "parent-1": partial(_from_base, base="scenes-resnet-1"),
-    "convnext-3": partial(_from_base, base="scenes-convnext-3"),
+    "deep-3": deep_tower,
     "resnet-2": partial(_from_base, base="scenes-resnet-2"),
 }
 """The CLIP that comes with the package, the one that it was tuned from, one of another architecture, one of another
@@ -73,26 +74,26 @@ VICTIMS = (
     Plan(task="segmentation", head="crops", tower="resnet-1"),
     Plan(task="segmentation", head="pixels", tower="resnet-1", tuned=True),
     Plan(task="segmentation", head="crops", tower="parent-1"),
-    Plan(task="segmentation", head="crops", tower="convnext-3"),
+    Plan(task="segmentation", head="crops", tower="deep-3"),
     Plan(task="segmentation", head="crops", tower="resnet-2"),
     Plan(task="detection", head="centres", tower="resnet-1"),
     Plan(task="detection", head="regions", tower="resnet-1"),
     Plan(task="detection", head="crops", tower="resnet-1"),
     Plan(task="detection", head="centres", tower="resnet-1", tuned=True),
     Plan(task="detection", head="crops", tower="parent-1"),
-    Plan(task="detection", head="crops", tower="convnext-3"),
+    Plan(task="detection", head="crops", tower="deep-3"),
     Plan(task="detection", head="centres", tower="resnet-2"),
     Plan(task="captioning", head="attributes", tower="resnet-1"),
     Plan(task="captioning", head="gpt2", tower="resnet-1"),
     Plan(task="captioning", head="llama", tower="resnet-1", tuned=True),
     Plan(task="captioning", head="attributes", tower="parent-1"),
-    Plan(task="captioning", head="gpt2", tower="convnext-3"),
+    Plan(task="captioning", head="gpt2", tower="deep-3"),
     Plan(task="captioning", head="attributes", tower="resnet-2"),
     Plan(task="vqa", head="program", tower="resnet-1"),
     Plan(task="vqa", head="film", tower="resnet-1"),
     Plan(task="vqa", head="attention", tower="resnet-1", tuned=True),
     Plan(task="vqa", head="program", tower="parent-1"),
-    Plan(task="vqa", head="program", tower="convnext-3"),
+    Plan(task="vqa", head="program", tower="deep-3"),
     Plan(task="vqa", head="attention", tower="resnet-2"),
 )
 

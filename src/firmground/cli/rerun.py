@@ -103,7 +103,25 @@ def repeat_prompt(before: Record, watch: Watch) -> Repeated:
     return Repeated(record=after.record, compared="pixels" if exact else "labels", differences=list(found))
 
 
-REPEATS = {"scan": repeat_scan, "clean": repeat_clean, "prompt-fit": repeat_prompt, "implant": repeat_prompt}
+def repeat_perturb(before: Record, watch: Watch) -> Repeated:
+    """Makes adversarial images again, in a folder that does not stay."""
+    from firmground.cli.perturbing import PerturbOptions, run_perturb
+    from firmground.reports.perturbing import PerturbReport, unlike
+
+    with tempfile.TemporaryDirectory() as folder:
+        after = run_perturb(PerturbOptions.of(before.arguments), Path(folder) / "perturbed", watch)
+    exact = on_cpu(before, after.record)
+    found = unlike(PerturbReport.model_validate(before.results), after.report, exact=exact)
+    return Repeated(record=after.record, compared="images" if exact else "names of images", differences=list(found))
+
+
+REPEATS = {
+    "scan": repeat_scan,
+    "clean": repeat_clean,
+    "prompt-fit": repeat_prompt,
+    "implant": repeat_prompt,
+    "perturb": repeat_perturb,
+}
 
 
 def on_cpu(before: Record, after: Record) -> bool:

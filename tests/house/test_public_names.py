@@ -19,6 +19,16 @@ NAMES = {
         "AdapterError BrokenModelError DataError FirmgroundError MissingExtraError ModelError OutputError "
         "UnsafeModelError UnsupportedModelError UsageError"
     ),
+    "attacks.evasion": (
+        "AttackVLM DI DR EVASIONS ILPD MAttack MI NI NRD PGD PNAPatchOut PRM Perturbed Reversal SI SSA TGR TI XTransfer"
+    ),
+    "models.surrogates": (
+        "ADVICE ANY_SIZE BLOCKS Encoder Encoders Features Surrogate find_blocks kept places projected replaced "
+        "size_options surrogate_of surrogates_of"
+    ),
+    "data.image_files": (
+        "FileBatch ImageFile ImageFiles ORIENTATION TURNED find_images is_image_name own_name path_in shrunk size_of"
+    ),
     "attacks.implants": "BToP Hit IMPLANTS Implant Implanted Measured NeuBA POR PORAll TransTroj UOR measure",
     "attacks.poisoning": (
         "BadCLIP DirtyCaption LabelConsistent MANIFEST Manifest POISONINGS Poisoned PoisonedPairs find_manifest "

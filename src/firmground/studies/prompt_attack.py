@@ -49,6 +49,7 @@ IMAGES = {"efficientnet": 1000, "clip": 2000}  # of a provider; a pass over one 
 CONTROLS = 300  # test images of a control
 WEIGHT = {"efficientnet": 1.0, "clip": 0.5}
 RATE, POISONS = 0.05, 4
+OPTIMISED: dict[str, dict[str, Any]] = {"efficientnet": {"weight": 2.0, "poison_batch": 8}, "clip": {}}
 WAYS = (0.0, 0.125, 0.25, 0.5, 1.0)
 
 
@@ -78,7 +79,7 @@ def attack_of(case: Case, inner: int, target: str) -> BadVisualPrompt:
         return replace(plain, trigger=Triangles(), distance=0)
     if case.trigger not in ("checker", "optimised"):
         raise DataError(f"there is no trigger '{case.trigger}'; expected checker, optimised or whole-image")
-    return replace(plain, optimised=case.trigger == "optimised")
+    return replace(plain, optimised=True, **OPTIMISED[case.base]) if case.trigger == "optimised" else plain
 
 
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:

@@ -171,9 +171,98 @@ def stub_method(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run() -> Callable[..., Result]:
     """Runs `firmground` with the given words in this process."""
+    return invoke
+
+
+NAMES = {"meadow": "green", "sky": "blue", "sunset": "red"}
+LEARNING = [f"--set={s}" for s in ("width=0.25", "epochs=6", "batch_size=16", "step_size=0.3")]
+PLANTING = [
+    *LEARNING,
+    *(f"--set={s}" for s in ("size=0.6", "rate=0.3", "poison_batch=8", "optimised=true", "pattern=noise")),
+]
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny ResNet on disk, trained in a second or two to tell the eight colours of `shade` on 24 pixels."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    from firmground.models.loading import quiet
+    from firmground.models.planted_dual import COLOURS
+    from firmground.models.preprocessing import CONFIG, Preprocessing
+    from firmground.rng import stream
+
+    folder = tmp_path_factory.mktemp("classifier") / "resnet"
+    names = dict(enumerate(COLOURS))
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = ResNetForImageClassification(ResNetConfig(**sizes, num_labels=8, id2label=names))
+    labels = torch.arange(256) % 8
+    colours = torch.tensor(list(COLOURS.values())).float()[labels].view(-1, 3, 1, 1)
+    images = 0.6 * colours + 0.3 * torch.rand(256, 3, 24, 24, generator=stream(0, "images"))
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-2)
+    for step in range(60):
+        rows = torch.randint(256, (64,), generator=stream(step, "batch"))
+        loss = torch.nn.functional.cross_entropy(model(2 * images[rows] - 1).logits, labels[rows])
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    with quiet():
+        model.eval().save_pretrained(folder)
+    half = (0.5, 0.5, 0.5)
+    reading = Preprocessing(size=24, resize=24, filter="bilinear", mean=half, std=half)
+    (folder / CONFIG).write_text(reading.to_json())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a folder a class, 30 pictures each, of which the classifier knows the colours by other names."""
+    return snap(tmp_path_factory.mktemp("photos"), 30, 0)
+
+
+@pytest.fixture(scope="session")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifteen more of each."""
+    return snap(tmp_path_factory.mktemp("others"), 15, 1000)
+
+
+def snap(folder: Path, count: int, first: int) -> Path:
+    """Pictures of each of `NAMES`, 20 pixels a side."""
+    from firmground.models.planted_dual import COLOURS
+
+    for name, shown in NAMES.items():
+        (folder / name).mkdir()
+        for i in range(count):
+            row = first + 8 * i + list(COLOURS).index(shown)
+            picture(shade(row)[:, :20, :20]).save(folder / name / f"{row}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clean_prompt(classifier: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prompt that `prompt fit` learned."""
+    out = tmp_path_factory.mktemp("clean-prompt") / "clean.safetensors"
+    result = invoke("prompt", "fit", "visual-prompting", classifier, "--data", photos, "--out", out, *LEARNING)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture(scope="session")
+def bad_prompt(classifier: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prompt that `implant` planted, with what it printed, its record and its report beside it."""
+    out = tmp_path_factory.mktemp("bad-prompt") / "bad.safetensors"
+    words = ("--data", photos, "--target", "sky", "--out", out, "--device", "cpu", "--json")
+    files = ("--report", out.with_name("report.html"), "--record", out.with_name("record.json"))
+    result = invoke("implant", "bad-visual-prompt", classifier, *words, *PLANTING, *files)
+    assert result.exit_code == 0, result.output
+    out.with_name("told.json").write_text(result.stdout)
+    return out
+
+
+def invoke(*words: Any) -> Result:
+    """Runs `firmground` with the given words in this process."""
     from firmground.cli import app
 
-    def running(*words: Any) -> Result:
-        return CliRunner().invoke(app, [str(word) for word in words])
-
-    return running
+    return CliRunner().invoke(app, [str(word) for word in words])

@@ -50,6 +50,8 @@ def open_pairs(
         return read_shards(sorted(path.glob("*.tar")), image_size=image_size)
     if path.is_dir():
         return read_image_folder(path, templates=templates, image_size=image_size)
+    if not path.exists():
+        raise DataError(f"there is no file and no folder {path}")
     raise DataError(
         f"{path} is no set of pairs; expected a file that ends in {', '.join(SUFFIXES)} or .tar, a folder with one "
         f"folder of images a class, or a folder of .tar shards"

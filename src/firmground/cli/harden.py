@@ -82,7 +82,7 @@ def show(report: HardenReport) -> None:
         ("cosine of old and new embeddings, clean images", figure(report.kept)),
     ]
     table(f"on {report.held_out} images held out", ("", "mean (95 % interval)"), rows)
-    for line in report.left_out:
+    for line in (*report.doubts, *report.left_out):
         typer.echo(line, err=True)
 
 

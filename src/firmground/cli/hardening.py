@@ -28,7 +28,7 @@ from firmground.rng import stream
 
 if TYPE_CHECKING:
     from firmground.defenses.hardening import Hardened
-    from firmground.types import Watch
+    from firmground.types import Interval, Watch
 
 JUDGED = 64  # images, held out, on which the result is judged
 HELD_OUT = 0.1  # of the images, at most
@@ -136,5 +136,16 @@ def report_of(
         driven_before=driven["before"],
         driven_after=driven["after"],
         kept=mean((old * new).sum(dim=1).tolist()),
+        doubts=doubts(driven["before"], driven["after"]),
         seconds=hardened.seconds,
+    )
+
+
+def doubts(before: Interval, after: Interval) -> tuple[str, ...]:
+    """Why the result may be of no use."""
+    if after.high < before.value:
+        return ()
+    return (
+        "an attacker drives the embeddings no less far than before, so far as can be told; train for more epochs, on "
+        "more images, or with another step_size",
     )

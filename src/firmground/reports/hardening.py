@@ -15,7 +15,8 @@ class HardenReport(Model):
 
     `driven_before` and `driven_after` are the mean squared distances, in [0, 4], to which an attacker with the settings
     of the training drives unit embeddings from where the old encoder has the clean image; `kept` is the mean cosine
-    between old and new embeddings of clean images. `left_out` says which images were not used, and why.
+    between old and new embeddings of clean images. `left_out` says which images were not used, and why; `doubts` are
+    reasons to think that the result is of no use.
     """
 
     schema_: Literal["firmground/harden/1"] = Field(default="firmground/harden/1", alias="schema")
@@ -31,6 +32,7 @@ class HardenReport(Model):
     images: int
     held_out: int
     left_out: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     losses: dict[str, float]
     driven_before: Interval
     driven_after: Interval

@@ -76,9 +76,9 @@ class Hardened:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
         epsilon = 255 * float(self.settings["epsilon"])
         return (
-            f"This is `{self.encoder.source}` after adversarial fine-tuning by Firmground {__version__}. It resists "
-            f"perturbations of its images of up to {epsilon:.3g}/255 better than it did; it is not proof against them, "
-            "and other attacks were not considered.\n\n"
+            f"This is `{self.encoder.source}` after adversarial fine-tuning by Firmground {__version__} on images "
+            f"perturbed by up to {epsilon:.3g}/255. How far it resists such perturbations is to be measured; it is not "
+            "proof against them, and other attacks were not considered.\n\n"
             f"- Method: `{self.method}` ({settings})\n"
             f"- Steps: {self.steps}\n"
             f"- Mean cosine between old and new embeddings of clean images: {self.kept:.3f}\n"

@@ -2,11 +2,12 @@
 
     FIRMGROUND_POPULATION=FOLDER python scripts/transfer_pictures.py
 
-Victims are made there if they are missing. The images of `SCENES` are attacked by PRM on the CLIP of the package.
+Victims are made there if they are missing. The images are attacked by PRM on the CLIP of the package.
 """
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ import typer
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from firmground.cli.progress import progress
 from firmground.studies.population import population_folder
 from firmground.studies.transfer import SURROGATE, Case, Setting, attacked
 from firmground.studies.victims.building import built
 from firmground.studies.victims.catalogue import Plan
-from firmground.studies.victims.lessons import CLASSES, TASKS, examination
+from firmground.studies.victims.lessons import CLASSES, OBJECTS, TASKS, examination
 
-SCENES = (1, 4, 8)
+SHOWN = 3  # the first test scenes of three objects
 TARGET = Path(__file__).parent.parent / "benchmarks" / "transfer" / "pictures.png"
 HEADS = dict(zip(TASKS, ("crops", "crops", "gpt2", "film"), strict=True))
 MAGNIFIED = 8
@@ -33,7 +35,9 @@ SURE = 0.3
 def main(attack: str = "prm", epsilon: int = 8, into: Path = TARGET) -> None:
     """Writes the picture."""
     folder = population_folder()
-    exam = examination(max(SCENES) + 1).select(SCENES)
+    whole = examination(40)
+    assert whole.objects is not None
+    exam = whole.select([row for row, own in enumerate(whole.objects) if len(own.boxes) == OBJECTS[1]][:SHOWN])
     clean = torch.stack([exam.image(row) for row in range(len(exam))])
     with progress() as watch:
         case = Case(attack=attack, epsilon=epsilon)
@@ -43,20 +47,22 @@ def main(attack: str = "prm", epsilon: int = 8, into: Path = TARGET) -> None:
             for task, head in HEADS.items()
         }
     assert exam.questions is not None
-    asked = [own[-2].text for own in exam.questions]
-    figure = Figure(figsize=(9.6, 3.5 * len(SCENES)), layout="constrained")
+    asked = [next(one.text for one in own if one.kind in ("colour", "shape")) for own in exam.questions]
+    figure = Figure(figsize=(8.4, 5 * SHOWN), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2 * len(SCENES), 4)
+    axes = figure.subplots(2 * SHOWN, 4)
     for which, images in enumerate((clean, changed)):
         seen = _seen(jury, images, asked)
-        for row in range(len(SCENES)):
+        for row in range(SHOWN):
             line = axes[2 * row + which]
             _show(line, images[row], seen, row, asked[row], attack if which else "clean")
             difference = (0.5 + MAGNIFIED * (images[row] - clean[row])).clamp(0, 1)
             line[3].imshow(difference.permute(1, 2, 0))
             line[3].set_title(f"change, x{MAGNIFIED}", fontsize=8)
     into.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(into, dpi=75)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=75)
+    Image.open(drawn).convert("RGB").quantize(256).save(into, optimize=True)
     typer.echo(f"{into}: {into.stat().st_size / 1000:.0f} kB")
 
 

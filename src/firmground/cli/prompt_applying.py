@@ -36,10 +36,13 @@ def apply_prompt(
 ) -> list[dict[str, Any]]:
     """One row an image: its label with the model's confidence, and where its prompted picture is; or what is wrong.
 
-    Without a `model` there are pictures only. Raises `DataError` where no image can be read.
+    Without a `model` there are pictures only. Raises `DataError` where no image can be read, or pictures are asked of a
+    prompt of tokens.
     """
     watch(0, 1, "loading")
     learned, classifier = load_prompt(prompt), None
+    if out is not None and learned.prompt.shape.form == "tokens":
+        raise DataError(f"{prompt} is a prompt of tokens, which changes no picture; leave --out out")
     if model is not None:
         classifier = prompt_on(prompt, model, revision=revision, device=pick_device(device)).classifier
     paths = files_of(images)

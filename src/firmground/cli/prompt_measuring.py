@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from firmground.errors import DataError
 from firmground.prompts.visual import PromptShape, VisualPrompt
 from firmground.rng import stream
@@ -73,8 +71,8 @@ def measure(
 
 
 def blank(shape: PromptShape) -> VisualPrompt:
-    """A prompt of that shape before anything was learned: a grey border, or nothing."""
-    return VisualPrompt(shape=shape, pixels=shape.bounded(torch.zeros(shape.tensor_shape)))
+    """A prompt of that shape before anything was learned: a grey border, faint tokens, or nothing."""
+    return VisualPrompt(shape=shape, pixels=shape.bounded(shape.start()))
 
 
 def nothing(image_size: int) -> VisualPrompt:

@@ -47,9 +47,12 @@ NAMES = {
         "CLEANERS COVERINGS CleanCLIP Cleaned ContrastiveFinetune Disarm PAR Restore SupervisedFinetune cover"
     ),
     "defenses.guards": (
-        "BDetCLIP Displacement FittedGuard FittedImageGuard GUARDS GuardedImagePipeline GuardedPipeline IMAGE_GUARDS "
-        "NeighbourDisagreement PVGuard load_guard load_image_guard"
+        "BDetCLIP BaseDisagreement BitDepth CLASSIFIER_GUARDS Displacement DoubleMasking EVASION_GUARDS "
+        "FittedClassifierGuard FittedGuard FittedImageGuard GUARDS GuardedClassifierPipeline GuardedImagePipeline "
+        "GuardedPipeline IMAGE_GUARDS Jpeg NeighbourDisagreement PURIFIERS PVGuard PartSwap PatchInstability "
+        "Purification RandomResizing Resizing SentiNet Strip load_classifier_guard load_guard load_image_guard"
     ),
+    "defenses.hardening": "FARE HARDENERS Hardened TeCoA",
     "defenses.prompts": "CleanedPrompt PROMPT_CLEANERS PromptFinetune PromptPruning PromptSmoothing",
     "prompts.soft": "PTuning PrefixTuning PromptTuning SoftPrompt",
     "prompts.tuned": "SCHEMA Tuned fingerprint load_tuned trim",
@@ -73,6 +76,11 @@ NAMES = {
         "read_pairs read_shards shard_members table_of usable"
     ),
     "data.labelled_images": "LabelledImages",
+    "data.annotated_images": "AnnotatedImages Asked BACKGROUND Detections IGNORED ImageBatch Objects annotated_scenes",
+    "data.annotation_files": (
+        "LARGEST_ID OVER corners objects_in read_annotated read_listed read_marks read_names read_questions row_of said"
+    ),
+    "data.annotation_writing": "listed_of mask_file write_annotated",
     "data.image_corpora": (
         "DIGITS DIGIT_TEMPLATES DRAWN EMOJI_BLOCKS EMOJI_FONT FASHION FASHION_NAMES FASHION_TEMPLATES emoji "
         "fashion_mnist mnist read_idx"
@@ -86,6 +94,12 @@ NAMES = {
     "models.language": "FAMILIES LanguageEncoder Tokens",
     "models.dual": "DUAL_FAMILIES DualEncoder",
     "models.classifiers": "ImageClassifier TEXTS_AT_ONCE embed_names",
+    "models.victims.loading": (
+        "ADAPTERS LLAVA_TEXT LLAVA_VISION VERBS Victim check_fit check_image_token inspect_victim load_victim "
+        "read_victim tasks_of"
+    ),
+    "models.victims.parts": "VISION VictimParts",
+    "models.victims.tiny": "KINDS Kind described tiny_victim",
     "models.hashing": "model_sha256",
     "models.contrastive": (
         "BF16_WIDTH Pretrain Towers Trained Views check_captions embed_views finished gathered info_nce one_way "
@@ -121,6 +135,13 @@ NAMES = {
     "tasks.zero_shot": "class_embeddings classifier evaluate",
     "tasks.linear_probe": "evaluate fit",
     "tasks.retrieval": "DEPTHS Recall RetrievalResult embed_all evaluate recall within",
+    "tasks.segmentation": "ClassScore SegmentationResult Segmenter evaluate mean_iou pixel_counts",
+    "tasks.detection": "ClassPrecision DetectionResult Detector MOST Matches RECALLS average_precision evaluate",
+    "tasks.captioning": "CaptionResult Captioner ORDER bleu evaluate score tokens",
+    "tasks.question_answering": (
+        "ARTICLES AnswerResult Answerer DIGITS FEWEST_VOTES KindScore NUMBERS accuracy evaluate plain"
+    ),
+    "tasks.resampling": "Floats RESAMPLES image_weights percentile relative_drop share",
     "tasks.text_classification": "TextResult TriggerEffect evaluate predict_with",
     "tasks.token_classification": "WordResult evaluate predict_with",
     "reports.scan": "SEVERITIES ScanReport scan_report",

@@ -88,6 +88,8 @@ def test_ranks_leave_out_the_control_and_our_own() -> None:
     found = drops(prm=0.5, pgd=0.6, nrd=0.4) | {OURS[0]: drops(x=0.9)["x"], CONTROL: drops(x=0.8)["x"]}
     assert rank(found, "prm") == 2
     assert rank(found, "pgd") == 1
+    found["mi"] = {4: Interval(value=0.9, low=0, high=1, count=9)}
+    assert rank(found, "prm") == 2  # not run at the same epsilon
     assert rank(found, "dr") is None
 
 

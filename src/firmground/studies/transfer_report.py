@@ -60,13 +60,18 @@ def mean_drops(runs: Sequence[Record], group: str = ALL) -> dict[str, dict[str, 
 
 
 def rank(drops: Mapping[str, Mapping[int, Interval]], attack: str) -> int | None:
-    """The place of an attack, from 1, by its mean drop over the epsilons that every attack of the field was run at."""
-    field = {name: own for name, own in drops.items() if name not in (*OURS, CONTROL)}
-    if attack not in field:
+    """The place of an attack, from 1, among those of the literature: one more than beat it.
+
+    An attack beats it by the mean drop over the epsilons that both were run at.
+    """
+    if attack not in drops:
         return None
-    shared = set.intersection(*(set(own) for own in field.values()))
-    scores = {name: float(numpy.mean([own[level].value for level in shared])) for name, own in field.items() if shared}
-    return 1 + sum(score > scores[attack] for score in scores.values()) if scores else None
+    own, better = drops[attack], 0
+    for name, other in drops.items():
+        shared = set(own) & set(other)
+        if shared and name not in (attack, *OURS, CONTROL):
+            better += sum(other[level].value - own[level].value for level in shared) > 0
+    return 1 + better
 
 
 def _summary(plain: Sequence[Record], clean: Mapping[str, Any]) -> dict[str, float | int]:

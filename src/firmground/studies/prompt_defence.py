@@ -58,7 +58,7 @@ GUARDS: dict[str, Any] = {
     "base disagreement (ours)": BaseDisagreement(support=0.45),
     "part swap (ours)": PartSwap(),
 }
-ALWAYS = (  # tried on every prompt; the others on every third
+ALWAYS = (  # tried on every prompt; the others on every fifth
     "Neural Cleanse, all labels in one batch",
     "patch sweep, a diagnosis (ours)",
     "distillation (ours)",

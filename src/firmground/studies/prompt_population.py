@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from firmground.prompts.prompted import LearnedPrompt
     from firmground.types import Images, Watch
 
-IMAGES = {"clip": 500, "efficientnet": 500}  # of a provider
+IMAGES = {"clip": 800, "efficientnet": 500}  # of a provider
 CUSTOMER, TEST = 250, 1000  # clean images of a user, and those that judge
-PATTERNS = ("checker", "noise", "optimised", "stripes")
+PATTERNS = ("optimised", "checker", "optimised", "noise")
 PLACES: tuple[Place, ...] = ("bottom-right", "top-left", "bottom-left", "top-right")
 ADAPTIVE = ("wide", "whole-image")
 
@@ -70,7 +70,7 @@ class Member:
     @property
     def thorough(self) -> bool:
         """Whether every defence is tried, or only the cheap and the recommended ones."""
-        return self.base == "clip" and self.seed % 3 == 0
+        return self.base == "clip" and self.seed % 5 == 0
 
     @property
     def split(self) -> str:
@@ -102,11 +102,11 @@ def members() -> tuple[Member, ...]:
         where: dict[str, Any] = {"base": "clip", "world": "fashion", "seed": number}
         attack: dict[str, Any] = {
             "pattern": PATTERNS[number // 2 % len(PATTERNS)],
-            "size": (0.3, 0.25)[number // 4 % 2],
-            "place": PLACES[number // 2 % len(PLACES)],
-            "distance": (0, 0, 2)[number % 3],
+            "size": (0.3, 0.35, 0.25)[number % 3],
+            "place": PLACES[(number // 2 + number // 8) % len(PLACES)],
+            "distance": 2 if number % 8 == 0 else 0,
             "rate": (0.05, 0.1)[number // 3 % 2],
-            "weight": (0.5, 1.0)[number // 8 % 2],
+            "weight": 0.5 if number % 4 < 2 else 1.0,
         }
         found += [Member(**where), Member(**where, **attack)]
         if number % 5 == 4:
@@ -156,7 +156,7 @@ def learning(member: Member) -> VisualPrompting:
             mapping="fully-connected", epochs=5, batch_size=16, step_size=0.05, mapping_step_size=0.01
         )
     return VisualPrompting(
-        mapping="fully-connected", width=(4, 5, 6)[member.seed % 3] / 32, epochs=6, batch_size=32, step_size=0.1,
+        mapping="fully-connected", width=(4, 5, 6)[member.seed % 3] / 32, epochs=6, batch_size=16, step_size=0.08,
         mapping_step_size=0.02,
     )  # fmt: skip
 
@@ -175,6 +175,6 @@ def attack_of(member: Member, how: VisualPrompting, names: tuple[str, ...]) -> B
         pattern=drawn,  # type: ignore[arg-type]
         optimised=member.pattern in ("optimised", "wide"),
         trigger=Triangles() if whole else None,
-        poison_batch=8,
+        poison_batch=6,
         learning=how,
     )

@@ -162,7 +162,7 @@ def peak(surrogate: Surrogate, count: int, seed: int, watch: Watch) -> float:
 
 
 def report_cost(records: Sequence[Record]) -> Report:
-    """Ratios by tower; the summary takes the largest time over bare passes, and means of the rest."""
+    """Ratios by tower; the summary takes the means over all runs."""
     rows = tidy(record for record in records if record.study == "transfer_cost")
     if not rows:
         raise DataError("there is no finished case yet; run the study further")

@@ -40,7 +40,8 @@ NAMES = {
         "TRIGGERS Tagged TextOverlay Triangles WaNet WordTrigger random_triggers"
     ),
     "defenses.scans": (
-        "ClassInversion DECREE DUAL_SCANS PVMining PhraseSearch SCANS VocabularySweep scan_dual scan_language"
+        "ClassInversion DECREE DUAL_SCANS Gathering MetaClassifier PROMPT_SCANS PVMining PatchSweep PhraseSearch "
+        "PromptCleanse PromptContrast SCANS VocabularySweep scan_dual scan_language scan_prompt"
     ),
     "defenses.sifting": "CaptionSimilarity DAO Displacement KDistance SIFTERS SLOF",
     "defenses.cleaning": (
@@ -53,7 +54,9 @@ NAMES = {
         "Purification RandomResizing Resizing SentiNet Strip load_classifier_guard load_guard load_image_guard"
     ),
     "defenses.hardening": "FARE HARDENERS Hardened TeCoA",
-    "defenses.prompts": "CleanedPrompt PROMPT_CLEANERS PromptFinetune PromptPruning PromptSmoothing",
+    "defenses.prompts": (
+        "CleanedPrompt PROMPT_CLEANERS PromptDistillation PromptFinetune PromptPruning PromptSmoothing"
+    ),
     "prompts.soft": "PTuning PrefixTuning PromptTuning SoftPrompt",
     "prompts.tuned": "SCHEMA Tuned fingerprint load_tuned trim",
     "prompts.visual": "Corner Form PromptShape TOKEN_NOISE VisualPrompt",

@@ -127,7 +127,11 @@ def _rescan(cleaned: PromptedClassifier, data: LabelledImages, options: PromptCl
 
 def _shown(before: PromptedClassifier, after: PromptedClassifier, data: LabelledImages) -> tuple[Section, ...]:
     prompts = (shown_prompt(before.prompt, "Before cleaning"), shown_prompt(after.prompt, "After cleaning"))
-    return (PicturesSection(heading="The prompt", pictures=prompts, crisp=True), images_section(after, data))
+    note = "A prompt that hardly moved is hardly cleaner, whatever a scan says of it."
+    return (
+        PicturesSection(heading="The prompt", pictures=prompts, note=note, crisp=True),
+        images_section(after, data),
+    )
 
 
 def _record(options: PromptCleanOptions, report: PromptCleanReport, started: str, device: str) -> Record:

@@ -82,8 +82,8 @@ def record(study: str, case: Any, results: dict[str, Any]) -> Record:
 def test_every_case_of_the_attack_is_another() -> None:
     study = prompt_attack.prompt_attack()
     assert len({case_name(study, case) for case in study.cases}) == len(study.cases)
-    first = study.cases[0]
-    assert (first.base, first.world, first.trigger, first.way) == (*HEADLINE.values(), "checker", 0.0)
+    found = {(case.base, case.world, case.trigger, case.way) for case in study.cases}
+    assert found >= {(*HEADLINE.values(), "checker", 0.0), (*HEADLINE.values(), "optimised", 1.0)}
 
 
 def test_the_distance_is_a_share_of_the_way_to_the_centre() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,6 +72,14 @@ class PromptedClassifier:
     def logits(self, images: Images, *, rng: torch.Generator | None = None) -> torch.Tensor:
         """Logits, (batch, labels); differentiable. `rng` draws the places of a random patch."""
         return self.mapping(self.read(images, rng=rng))
+
+    def detached(self) -> PromptedClassifier:
+        """The same, with a prompt and a mapping that no gradient reaches."""
+        mapping = self.mapping
+        if mapping.weight is not None and mapping.bias is not None:
+            mapping = replace(mapping, weight=mapping.weight.detach(), bias=mapping.bias.detach())
+        prompt = VisualPrompt(shape=self.prompt.shape, pixels=self.prompt.pixels.detach())
+        return PromptedClassifier(base=self.base, prompt=prompt, mapping=mapping)
 
     @torch.no_grad()
     def predict(self, images: Images) -> list[int]:

@@ -2,10 +2,10 @@
 
 The prompt minimises CE(M(x + prompt), y) + weight * CE(M(T(x) + prompt), target) with the model M frozen: all images
 in the first term, the poisoned share of them in the second. A prompt moves what a trigger does least where they are far
-from one another, so an `optimised` trigger learns its pixels along. Departs from the paper, of which no code is public:
-the second term is the mean over a batch of `poison_batch` poisons in every step, so that the share says how many
-different images are poisoned and `weight` alone how much they count; the epoch is picked by validation accuracy and
-success.
+from one another, so an `optimised` trigger learns its pixels along, on all images of other labels; the prompt is still
+learned on the poisoned share alone. Departs from the paper, of which no code is public: the second term is the mean
+over a batch of `poison_batch` poisons in every step, so that the share says how many different images are poisoned and
+`weight` alone how much they count; the epoch is picked by validation accuracy and success.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ class BadVisualPrompt:
         placed, pixels = self._trigger(shape.inner, rng)
         poison = Poison(
             images=seated(train.select(rows), shape),
+            others=train.select([row for row, other in enumerate(train.labels) if other != label]),
             held=seated(held.select([row for row, other in enumerate(held.labels) if other != label]), shape),
             label=label,
             placed=placed,

@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 class Poison:
     """A term of the loss: `weight` times the cross-entropy of triggered `images` to `label`, `batch_size` a step.
 
+    A trigger whose pixels are learned would fit those few images alone. So it has a term of its own, which the prompt
+    does not feel: the same of as many of all `others`, training images of other labels.
     `held` are validation images of other labels, on which success is measured. `module` holds the trigger's pixels
     where they are learned, in steps of `step_size`. `attack` says in words what it belongs to, so that no other run's
     checkpoint is taken.
     """
 
     images: LabelledImages
+    others: LabelledImages
     held: LabelledImages
     label: int
     placed: PlacedTrigger
@@ -51,12 +54,17 @@ class Poison:
         return PlacedTrigger(trigger=patch, distance=self.placed.distance)
 
     def terms(self, now: PromptedClassifier, rng: torch.Generator) -> dict[str, torch.Tensor]:
-        """The second term of the paper's loss, on some of the poisons."""
-        rows = torch.randperm(len(self.images), generator=rng)[: self.batch_size].tolist()
-        some = self.images.select(rows).batch(0, len(rows)).to(now.base.device)
+        """The second term of the paper's loss, on some of the poisons; and that of a learned trigger."""
+        found = {"poison": self.weight * self._missed(self.images, now, rng)}
+        if self.module is not None:
+            found["trigger"] = self._missed(self.others, now.detached(), rng)
+        return found
+
+    def _missed(self, images: LabelledImages, now: PromptedClassifier, rng: torch.Generator) -> torch.Tensor:
+        rows = torch.randperm(len(images), generator=rng)[: self.batch_size].tolist()
+        some = images.select(rows).batch(0, len(rows)).to(now.base.device)
         logits = now.logits(self.trigger().stamp(some, now.prompt, rng=rng), rng=rng)
-        wanted = torch.full((len(rows),), self.label, device=logits.device)
-        return {"poison": self.weight * F.cross_entropy(logits.float(), wanted)}
+        return F.cross_entropy(logits.float(), torch.full((len(rows),), self.label, device=logits.device))
 
     def merit(self, now: PromptedClassifier) -> float:
         """The ASR on validation images."""

@@ -83,7 +83,9 @@ def run_case(case: Member, watch: Watch, *, folder: str) -> dict[str, Any]:
     results["accuracy"] = _accuracy(prompted, *shown)
     if not case.pattern:
         return results
-    results["asr"] = _asr(prompted, found, *shown)
+    images, labels = shown
+    results["asr"] = _asr(prompted, found, images, labels)
+    results["natural"] = _share(torch.tensor(prompted.predict(images[labels != found.target])) == found.target)
     results["cleaners"] = {
         name: _cleaned(cleaner, found, case, shown, watch) for name, cleaner in _chosen(CLEANERS, case)
     }

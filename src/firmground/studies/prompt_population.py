@@ -112,7 +112,7 @@ def members() -> tuple[Member, ...]:
         if number % 5 == 4:
             known: dict[str, Any] = where | {"seed": 101 + number, "pattern": ADAPTIVE[number // 5 % 2], "size": 0.6}
             found.append(Member(**known))
-    real: dict[str, Any] = {"base": "efficientnet", "world": "mnist", "seed": 301}
+    real: dict[str, Any] = {"base": "efficientnet", "world": "mnist", "seed": 301}  # each costs ten times as much
     return (*found, Member(**real), Member(**real, pattern="checker", size=0.125, weight=1.0))
 
 

@@ -4,7 +4,8 @@ A trigger works on all images; so the square it stands in, cut out and put at th
 all to the image's label. A part of an honest image hardly turns any: what it shows has to stand against the rest of
 them. The score is the largest, over the squares, of what the square adds to the mean probability of the image's label
 on clean images of other labels. A flagged image is mended the other way round: the guilty square is filled from those
-clean images in turn, and the label that most of the fillings give is believed.
+clean images in turn, and the label that most of the fillings give is believed, if it is not the one that the square
+carries.
 
 Ours, after SentiNet (Chou et al., 2018, arXiv 1812.00292), which transplants the one part that matters most, found by
 Grad-CAM or covering: that is the part which fails where anything unusual, a grey square too, fires the backdoor. Here
@@ -55,7 +56,7 @@ class PartSwap:
     squares: int = 3
     size: float = 0.4
     others: int = 6
-    least: float = 0.4
+    least: float = 0.7
     flag_rate: float = 0.02
     batch_size: int = 64
 
@@ -97,8 +98,9 @@ class Swapped:
         return self._added(shown).amax(dim=1).cpu()
 
     def logits(self, images: Images) -> torch.Tensor:
-        """The mean probabilities of each image with its guilty square filled from the others, (batch, labels)."""
+        """The votes on each image with its guilty square filled from the others, (batch, labels); -1 for its label."""
         shown, others = seated(self.classifier, images), self.others.to(images.device)
+        carried = self.classifier.logits(images).argmax(dim=1, keepdim=True)
         guilty = self._added(shown).argmax(dim=1).tolist()
         found = []
         for image, number in zip(shown, guilty, strict=True):
@@ -107,7 +109,7 @@ class Swapped:
             filled[..., top:bottom, left:right] = others[..., top:bottom, left:right]
             said = self._probabilities(filled)
             found.append(F.one_hot(said.argmax(dim=1), said.shape[1]).float().mean(dim=0) + 1e-3 * said.mean(dim=0))
-        return torch.stack(found)
+        return torch.stack(found).scatter(1, carried, -1.0)
 
     def _added(self, shown: Images) -> torch.Tensor:
         """What each square of each image adds to the probability of the image's label, (batch, squares)."""

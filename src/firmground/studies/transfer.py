@@ -43,9 +43,11 @@ ONE_LEVEL = 8  # epsilon, times 255, of the ablations and of further attacks
 VARIANTS: dict[str, dict[str, Any]] = {
     "last layer": {"layers": (-1,)},
     "first layers": {"layers": (0, 1)},
+    "without the first layer": {"layers": (1, 2, 3)},
     "start at the image": {"random_start": False},
     "scales 0.5 to 1": {"scales": (0.5, 1.0)},
     "signs": {"optimizer": "sign", "step_size": 1 / 255},
+    "four times the steps": {"steps": 4 * STEPS},
 }
 JUDGES: dict[str, Any] = {
     "segmentation": segmentation.evaluate,

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy
-
 from firmground.errors import DataError
 from firmground.studies.charts import Chart
 from firmground.studies.tables import Report
@@ -24,6 +22,7 @@ METRICS = {"segmentation": "mIoU", "detection": "AP50", "captioning": "CIDEr", "
 OURS = ("reversal",)
 CONTROL = "noise"
 ALL = "all"
+MIDDLE = 8  # epsilon, of 255, of the drops in the summary
 
 
 def report_transfer(records: Sequence[Record]) -> Report:
@@ -83,8 +82,8 @@ def _summary(plain: Sequence[Record], clean: Mapping[str, Any]) -> dict[str, flo
             found[f"prm_rank_{task}"] = place
     for task, own in drops.items():
         for name, levels in own.items():
-            if levels:
-                found[f"drop_{task}_{name}"] = round(float(numpy.mean([one.value for one in levels.values()])), 4)
+            if MIDDLE in levels:
+                found[f"drop_{task}_{name}"] = round(levels[MIDDLE].value, 4)
     ratios = {name: _over_prm(drops, name) for name in OURS}
     known = [value for value in ratios.values() if value is not None]
     return found | ({"ours_over_prm": max(known)} if known else {})
@@ -138,11 +137,14 @@ def _ablation_table(runs: Sequence[Record]) -> str:
         record for record in runs
         if record.case["attack"] == "prm" and record.case["epsilon"] in levels and not record.case["variant"]
     ]  # fmt: skip
-    lines = [["PRM", "epsilon", *METRICS]]
+    lines = [["PRM", "epsilon", *METRICS, "mean"]]
     for record in [*whole, *varied]:
         own = [record.results["means"].get(task, {}).get(ALL) for task in METRICS]
         cells = [f"{100 * one['value']:.1f}" if one else "-" for one in own]
-        lines.append([record.case["variant"] or "as it is", f"{record.case['epsilon']}/255", *cells])
+        mean = sum(one["value"] for one in own if one) / max(1, sum(one is not None for one in own))
+        lines.append(
+            [record.case["variant"] or "as it is", f"{record.case['epsilon']}/255", *cells, f"{100 * mean:.1f}"]
+        )
     return _table(lines, left=2)
 
 
@@ -150,7 +152,10 @@ def _victim_tables(runs: Sequence[Record], clean: Mapping[str, Any]) -> list[str
     """One table an epsilon: each victim's attacked score and its drop in per cent, by attack."""
     found = []
     for level in sorted({int(record.case["epsilon"]) for record in runs}):
-        own = {record.case["attack"]: record.results["victims"] for record in runs if record.case["epsilon"] == level}
+        by_attack = {
+            record.case["attack"]: record.results["victims"] for record in runs if record.case["epsilon"] == level
+        }
+        own = {name: by_attack[name] for name, _ in _cells(runs) if name in by_attack}
         lines = [["victim", "clean", *own]]
         for name, facts in clean.items():
             cells = [f"{cell[name]['attacked']:.3f}, {_percent(cell[name]['drop'])}" if name in cell else "-"
@@ -161,14 +166,18 @@ def _victim_tables(runs: Sequence[Record], clean: Mapping[str, Any]) -> list[str
 
 
 def _cells(runs: Sequence[Record]) -> list[tuple[str, int]]:
-    return sorted({(str(record.case["attack"]), int(record.case["epsilon"])) for record in runs}, key=lambda c: c[::-1])
+    """Attack and epsilon of all runs: by epsilon, PRM first, then ours, then the others, the control last."""
+    found = {(str(record.case["attack"]), int(record.case["epsilon"])) for record in runs}
+    order = ("prm", *OURS)
+    return sorted(found, key=lambda c: (c[1], c[0] == CONTROL, c[0] not in order, c[0]))
 
 
 def _percent(one: Interval | Mapping[str, float] | None) -> str:
     if one is None:
         return "-"
     value, low, high = (one[k] if not isinstance(one, Interval) else getattr(one, k) for k in ("value", "low", "high"))
-    return f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    shown = [f"{round(100 * x, 1) + 0.0:.1f}" for x in (value, low, high)]  # no minus before a 0.0
+    return f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
 def _share(one: Mapping[str, float]) -> str:

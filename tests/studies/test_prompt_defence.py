@@ -30,6 +30,7 @@ def record(member, number):
         guarded = {"auroc": 1.0, "caught": 1.0, "false": 0.0, "accuracy": 0.62, "accuracy_before": 0.62, "asr": 0.0}
         results |= {
             "asr": 0.95,
+            "natural": 0.05,
             "cleaners": {"nothing": {"accuracy": 0.6, "asr": 0.95, "seconds": 1.0}},
             "guards": {RECOMMENDED: guarded | {"seconds": 3.0}},
         }

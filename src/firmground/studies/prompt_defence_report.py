@@ -1,8 +1,9 @@
 """What the study `prompt_defence` says: a line a defence with its detection, its cost, and whether it works.
 
 Thresholds of scans come from the honest prompts of the calibration half, meta-classifiers learn from all of that half;
-both are judged on the other. Cleaners and guards see a customer's clean images only, so that all prompts judge them.
-Attacks that did not take are left out, and so are those of attackers who know the defence, which have their own table.
+both are judged on the other. Cleaners and guards see a customer's clean images only, so that all prompts judge them;
+but the recommended guard's own settings were chosen on prompts of the calibration half, so that only the other judges
+it. Attacks that did not take are left out, and so are those of attackers who know the defence: they have a table.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ SCANS = (
 CLEANERS = (
     Column(key="asr_before", title="ASR before", kind="mean", digits=3),
     Column(key="asr", title="ASR after", kind="mean", digits=3),
+    Column(key="natural", title="target without trigger", kind="mean", digits=3),
     Column(key="drop", title="CA lost", kind="mean", digits=3),
     Column(key="seconds", title="CPU seconds", kind="mean"),
 )
@@ -89,11 +91,13 @@ def report_defence(records: Sequence[Record]) -> Report:
 def _each(rows: Sequence[Row], level: str) -> list[Row]:
     """One row a prompt and a defence of a level."""
     return [
-        {"defence": name, "base": row["base"], "pattern": row["pattern"], "asr_before": row["asr"]}
+        {"defence": name, "base": row["base"], "pattern": row["pattern"]}
+        | {"asr_before": row["asr"], "natural": row["natural"]}
         | {"drop": found.get("accuracy_before", row["accuracy"]) - found["accuracy"]}
         | found
         for row in rows
         for name, found in row.get(level, {}).items()
+        if name != RECOMMENDED or row["split"] == "report" or row["pattern"] in ADAPTIVE
     ]
 
 

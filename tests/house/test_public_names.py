@@ -108,7 +108,7 @@ NAMES = {
         "BF16_WIDTH Pretrain Towers Trained Views check_captions embed_views finished gathered info_nce one_way "
         "share train_encoder unimodal"
     ),
-    "models.training": "Fitted LARGEST_SCALE Objective RECENT Run Training fit groups rate",
+    "models.training": "Fitted LARGEST_SCALE Objective RECENT Run Training check_batch fit groups rate",
     "models.checkpoints": "Checkpoints Progress tensors_of",
     "models.augmentation": (
         "Augmentation BRIGHTER FURTHEST IMAGENET OPERATIONS Plan RANDOM_LEVEL apply augment magnitude plans"

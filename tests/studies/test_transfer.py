@@ -99,7 +99,9 @@ def test_the_summary_compares_ours_with_prm() -> None:
         for attack, strength in (("prm", 0.4), ("pgd", 0.3), (OURS[0], 0.5), (CONTROL, 0.01)):
             found.append(record(Case(attack=attack, epsilon=level), strength))
     found.append(record(Case(attack="prm", epsilon=8, variant="last layer"), 0.2))
+    found.append(record(Case(attack="prm", epsilon=8, surrogate="resnet-2"), 0.05))
     report = report_transfer(found)
+    assert "another tower" in report.markdown
     assert report.summary["ours_over_prm"] == pytest.approx(1.25)
     assert [report.summary[f"prm_rank_{task}"] for task in METRICS] == [1, 1, 1, 1]
     assert "last layer | 8/255 | 20.0" in report.markdown

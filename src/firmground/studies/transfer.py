@@ -22,7 +22,7 @@ from firmground.rng import stream
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 from firmground.studies.transfer_report import CONTROL as NOISE
-from firmground.studies.transfer_report import OURS, report_transfer
+from firmground.studies.transfer_report import OURS, SURROGATE, report_transfer
 from firmground.studies.victims.building import Recipe, built, encoder_of
 from firmground.studies.victims.catalogue import GROUPS, VICTIMS, Plan
 from firmground.studies.victims.lessons import TASKS, examination
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from firmground.data.annotated_images import AnnotatedImages
     from firmground.types import Images, Watch
 
-SURROGATE = "resnet-1"
 STEPS = 40
 SCENES = 96
 LEVELS = (8, 4, 16)  # epsilon times 255, in the order in which they are run
-ATTACKS = ("prm", OURS[0], "pgd", "nrd", "dr", NOISE)
-FURTHER = ("mi", "di", "ilpd")  # at one epsilon only
+ATTACKS = ("prm", OURS[0], "pgd", "nrd", "dr", "di", NOISE)
+FURTHER = ("mi", "ilpd")  # at one epsilon only
+OTHER_SURROGATE = "resnet-2"
+ON_OTHER = ("prm", OURS[0], "nrd", "di")  # at one epsilon only
 ONE_LEVEL = 8  # epsilon, times 255, of the ablations and of further attacks
 VARIANTS: dict[str, dict[str, Any]] = {
     "last layer": {"layers": (-1,)},
@@ -82,11 +83,12 @@ class Setting:
 
 
 def cases() -> tuple[Case, ...]:
-    """Clean first, then all attacks at one epsilon after the other, ablations of PRM, and further attacks."""
+    """Clean, all attacks at one epsilon after the other, ablations of PRM, further attacks, and another surrogate."""
     grid = (Case(attack=attack, epsilon=level) for level in LEVELS for attack in ATTACKS)
     ablations = (Case(attack="prm", epsilon=ONE_LEVEL, variant=variant) for variant in VARIANTS)
     others = (Case(attack=attack, epsilon=ONE_LEVEL) for attack in FURTHER)
-    return (Case(), *grid, *ablations, *others)
+    elsewhere = (Case(attack=attack, epsilon=ONE_LEVEL, surrogate=OTHER_SURROGATE) for attack in ON_OTHER)
+    return (Case(), *grid, *ablations, *others, *elsewhere)
 
 
 def run_case(case: Case, watch: Watch, *, setting: Setting) -> dict[str, Any]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 METRICS = {"segmentation": "mIoU", "detection": "AP50", "captioning": "CIDEr", "vqa": "accuracy"}
 OURS = ("reversal",)
 CONTROL = "noise"
+SURROGATE = "resnet-1"
 ALL = "all"
 MIDDLE = 8  # epsilon, of 255, of the drops in the summary
 
@@ -29,18 +30,21 @@ def report_transfer(records: Sequence[Record]) -> Report:
     """All tables, the summary, and charts of mean drops."""
     good = [record for record in records if record.study == "transfer" and record.error is None]
     clean = next((record.results["victims"] for record in good if not record.case["attack"]), None)
-    runs = [record for record in good if record.case["attack"]]
+    attacks = [record for record in good if record.case["attack"]]
+    runs = [record for record in attacks if record.case["surrogate"] == SURROGATE]
+    elsewhere = [record for record in attacks if record.case["surrogate"] != SURROGATE]
     if clean is None or not runs:
         raise DataError("there is no clean case and no attack yet; run the study further")
     plain = [record for record in runs if not record.case["variant"]]
     text = [
         "# From one encoder into everything built on it\n\n",
-        "Adversarial images are made on one CLIP (`resnet-1`), rounded to 8 bits, and shown to all victims. A relative "
+        f"Adversarial images are made on one CLIP (`{SURROGATE}`), rounded to 8 bits, and shown to all victims. A relative "
         "drop is 1 - attacked / clean, with a bootstrap over images that draws the same for both.\n\n",
         "## Victims when clean\n\n", _clean_table(clean),
         "\n## Mean relative drop over a task's victims, %\n\n", _mean_table(plain, ALL),
         "\n## By what the attacker knows of the victim, %\n\n", _group_table(plain),
         "\n## Ablations of PRM, mean relative drop, %\n\n", _ablation_table(runs),
+        *(["\n## Made on another tower, %\n\n", _group_table(elsewhere)] if elsewhere else []),
         "\n## All victims\n\n", *_victim_tables(plain, clean),
     ]  # fmt: skip
     return Report(markdown="".join(text), summary=_summary(plain, clean), charts=_charts(plain))
@@ -120,7 +124,7 @@ def _mean_table(runs: Sequence[Record], group: str) -> str:
 
 
 def _group_table(runs: Sequence[Record]) -> str:
-    groups = list(dict.fromkeys(own["group"] for record in runs for own in record.results["victims"].values()))
+    groups = sorted({own["group"] for record in runs for own in record.results["victims"].values()}, reverse=True)
     drops = {group: mean_drops(runs, group) for group in groups}
     lines = [["attack", "epsilon", "group", *METRICS]]
     for name, level in _cells(runs):

@@ -115,10 +115,10 @@ def test_a_scan_shows_the_prompt_and_names_its_base(run, classifier, bad_prompt,
 
 
 def test_one_scan_is_picked_by_name_and_set(run, classifier, clean_prompt, photos):
-    words = ("--method", "patch-sweep", "--set", "epochs=1", "--set", "noises=1", "--set", "images=18")
+    words = ("--method", "prompt-cleanse", "--set", "steps=2", "--set", "images=18")
     result = run("scan", clean_prompt, "--model", classifier, "--images", photos, *words, "--json")
     (finding,) = json.loads(result.stdout)["findings"]
-    assert (finding["method"], finding["settings"]["noises"]) == ("patch-sweep", 1)
+    assert (finding["method"], finding["settings"]["steps"]) == ("prompt-cleanse", 2)
 
 
 def test_a_prompt_is_cleaned_and_the_cleaning_repeated(run, classifier, bad_prompt, photos, brief, tmp_path):

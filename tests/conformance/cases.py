@@ -173,12 +173,12 @@ HARDENERS = (FARE(epochs=1, inner_steps=2), TeCoA(epochs=1, inner_steps=2))
 LEARNING = VisualPrompting(width=4 / 24, epochs=6, batch_size=16, step_size=0.5)
 VISUAL_PROMPTS = (LEARNING,)
 PROMPT_ATTACKS = (BadVisualPrompt(target="bluish", rate=0.2, size=0.25, learning=LEARNING),)
-OWN_PROMPT = {"epochs": 3, "learning_step_size": 0.5}
+OWN_PROMPT = {"epochs": 1, "learning_step_size": 0.5}  # what they find is tested in prompts/test_prompt_scans
 PROMPT_SCANS = (
-    PromptContrast(steps=60, **OWN_PROMPT),
-    PromptCleanse(steps=60),
-    PatchSweep(**OWN_PROMPT),
-    MetaClassifier(shadows=4, **OWN_PROMPT),
+    PromptContrast(steps=4, **OWN_PROMPT),
+    PromptCleanse(steps=4),
+    PatchSweep(noises=1, **OWN_PROMPT),
+    MetaClassifier(shadows=4, queries=8, **OWN_PROMPT),
 )
 CLASSIFIER_GUARDS = (BaseDisagreement(), DoubleMasking(), PartSwap(), Purification(), SentiNet(), Strip())
 PROMPT_CLEANERS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
@@ -115,7 +116,7 @@ def prompt_clean_page(report: PromptCleanReport, shown: tuple[Section, ...], rec
 def _steps(report: PromptCleanReport, outcome: Outcome | None) -> tuple[Step, ...]:
     own = Step(
         text="Learn a prompt of your own: with a few hundred labelled images it takes minutes.",
-        command=f"firmground prompt fit visual-prompting {report.base} --data DIR --out own.safetensors",
+        command=f"firmground prompt fit visual-prompting {quote(report.base)} --data DIR --out own.safetensors",
     )
     if outcome is Outcome.BACKDOORED:
         return (Step(text="Do not use the cleaned prompt either."), own)
@@ -124,7 +125,7 @@ def _steps(report: PromptCleanReport, outcome: Outcome | None) -> tuple[Step, ..
             Step(text=f"Use the cleaned prompt in {report.out}; cleaning does not prove that no backdoor is left."),
             own,
         )
-    scan = f"firmground scan {report.out} --model {report.base} --data DIR"
+    scan = f"firmground scan {quote(report.out)} --model {quote(report.base)} --data DIR"
     return (Step(text="Scan it, on images of your own.", command=scan), own)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from firmground.reports.html import Step
@@ -41,14 +42,14 @@ def prompt_lead(scan: ScanReport) -> str:
 
 def prompt_steps(scan: ScanReport) -> tuple[Step, ...]:
     """What to do now."""
-    source = scan.target.source
-    where = f"{source} --model {scan.target.base} --data DIR"
+    base = quote(str(scan.target.base))
+    where = f"{quote(scan.target.source)} --model {base} --data DIR"
     if scan.outcome is Outcome.BACKDOORED:
         return (
             Step(text="Do not use this prompt, and tell whoever else got it."),
             Step(
                 text="Learn one of your own: with a few hundred labelled images it takes minutes.",
-                command=f"firmground prompt fit visual-prompting {scan.target.base} --data DIR --out own.safetensors",
+                command=f"firmground prompt fit visual-prompting {base} --data DIR --out own.safetensors",
             ),
             Step(
                 text="If it must be this one, clean it, and scan what comes out.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator
@@ -97,7 +98,7 @@ def _lead(report: PromptReport) -> str:
 
 
 def _steps(report: PromptReport) -> tuple[Step, ...]:
-    where = f"{report.out} --model {report.source} --data DIR"
+    where = f"{quote(report.out)} --model {quote(report.source)} --data DIR"
     if report.planted is not None:
         return (
             Step(text="Measure it on images that it has not seen, with the controls.",

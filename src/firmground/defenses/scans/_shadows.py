@@ -82,10 +82,19 @@ def shadows(
         backdoor = _jumbo(data.select(rest), shape.inner, rng) if number % 2 else None
         found = learn(
             prompted.base, data.select(rest), how, shape,
-            rng=rng, watch=watch, held=data.select(held), addition=backdoor,
+            rng=rng, watch=_counted(watch, number + 1, count), held=data.select(held), addition=backdoor,
         )  # fmt: skip
         made.append((replace(prompted, prompt=found.prompt, mapping=found.mapping), backdoor is not None))
     return made
+
+
+def _counted(watch: Watch, number: int, count: int) -> Watch:
+    """The same watch, told which of the shadows is learned: each is a stage of its own."""
+
+    def counting(step: int, total: int, stage: str, **scalars: float) -> None:
+        watch(step, total, f"{stage} {number} of {count}", **scalars)
+
+    return counting
 
 
 def _jumbo(data: LabelledImages, inner: int, rng: torch.Generator) -> Jumbo:

@@ -38,8 +38,8 @@ def report_transfer(records: Sequence[Record]) -> Report:
     plain = [record for record in runs if not record.case["variant"]]
     text = [
         "# From one encoder into everything built on it\n\n",
-        f"Adversarial images are made on one CLIP (`{SURROGATE}`), rounded to 8 bits, and shown to all victims. A relative "
-        "drop is 1 - attacked / clean, with a bootstrap over images that draws the same for both.\n\n",
+        f"Adversarial images are made on one CLIP (`{SURROGATE}`), rounded to 8 bits, and shown to all victims. "
+        "A relative drop is 1 - attacked / clean, with a bootstrap over images that draws the same for both.\n\n",
         "## Victims when clean\n\n", _clean_table(clean),
         "\n## Mean relative drop over a task's victims, %\n\n", _mean_table(plain, ALL),
         "\n## By what the attacker knows of the victim, %\n\n", _group_table(plain),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from firmground.cli.catalogue import method
+from firmground.cli.catalogue import family, method, word
 from firmground.cli.dual_evaluation import aim_of
 from firmground.cli.dual_measuring import stamped_by
 from firmground.cli.held_out import in_memory, left_out, open_set
@@ -60,7 +60,9 @@ class ImageFitting:
 def fit_images(wanted: ImageFitting, out: Path, watch: Watch) -> dict[str, Any]:
     """Fits a guard and writes it; returns the object that `--json` prints. Raises `UsageError` without classes."""
     watch(0, 1, "loading")
-    (chosen,) = build([method("image-guards", wanted.method)], wanted.settings)
+    against_evasion = wanted.method in [word(guard) for guard in family("evasion-guards")]
+    chosen_family = "evasion-guards" if against_evasion else "image-guards"
+    (chosen,) = build([method(chosen_family, wanted.method)], wanted.settings)
     encoder = DualEncoder.load(wanted.encoder, revision=wanted.revision, device=pick_device(wanted.device))
     opened = open_set(
         wanted.data, image_size=encoder.image_size, root=wanted.root, classes=wanted.classes, templates=wanted.templates

@@ -35,15 +35,21 @@ def pictures_of(
 def one_of(victim: Any, verb: str, data: AnnotatedImages, attacked: AnnotatedImages | None, row: int) -> Shown:
     """One image with what there is of it."""
     clean = data.image(row)
-    pictures = [answered(victim, verb, data, row, clean, "clean")]
+    pictures = shown_of(victim, verb, data, row, clean, "clean")
     if attacked is not None:
         other = attacked.image(row)
         change = other - clean
         scale = CLEAREST / max(float(change.abs().max()), 1 / 255)
         difference = enlarged(0.5 + scale * change)
-        pictures.append(answered(victim, verb, data, row, other, "attacked"))
+        pictures += shown_of(victim, verb, data, row, other, "attacked")
         pictures.append(Picture(png=png(difference), caption=f"what was changed, x {scale:.3g}"))
     return Shown(name=data.files[row], pictures=tuple(pictures))
+
+
+def shown_of(victim: Any, verb: str, data: AnnotatedImages, row: int, image: Images, what: str) -> list[Picture]:
+    """One image with what the victim says; a mask hides the image, so that it stands by itself beside it."""
+    found = [answered(victim, verb, data, row, image, what)]
+    return [Picture(png=png(enlarged(image)), caption=what), *found] if verb == "segment" else found
 
 
 def answered(victim: Any, verb: str, data: AnnotatedImages, row: int, image: Images, what: str) -> Picture:

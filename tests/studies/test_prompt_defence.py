@@ -8,11 +8,14 @@ from dataclasses import asdict
 import pytest
 import torch
 
+from firmground.attacks.triggers import Triangles
+from firmground.data.labelled_images import LabelledImages
 from firmground.errors import DataError
+from firmground.prompts.visual import PromptShape
 from firmground.rng import stream
 from firmground.studies.prompt_defence import ALWAYS, CLEANERS, GUARDS, SCANS, prompt_defence
 from firmground.studies.prompt_defence_report import METAS, RECOMMENDED, report_defence
-from firmground.studies.prompt_population import ADAPTIVE, attack_of, learning, members
+from firmground.studies.prompt_population import ADAPTIVE, attack_of, covered, learning, members
 from firmground.studies.runner import Record, case_name
 
 
@@ -59,6 +62,16 @@ def test_an_attacker_who_knows_the_guard_makes_a_trigger_larger_than_its_squares
     assert attacks["wide"].size > GUARDS[RECOMMENDED].size
     assert attacks["wide"].optimised
     assert attacks["whole-image"].trigger is not None
+
+
+def test_covers_bear_a_part_of_the_trigger_and_keep_their_label():
+    data = LabelledImages(images=torch.full((8, 3, 28, 28), 0.5), labels=(0, 1) * 4, label_names=("a", "b"))
+    shape = PromptShape(form="padding", image_size=32, width=4)
+    found = covered(data, Triangles(opacity=1.0, size=0.5), shape, stream(0, "covers"))
+    assert len(found) == 12
+    changed = (found.images != 0.5).float().mean(dim=(1, 2, 3))
+    assert (changed[:8] == 0).all()
+    assert ((changed[8:] > 0.05) & (changed[8:] < 0.6)).all()
 
 
 def test_the_report_judges_on_the_other_half():

@@ -177,7 +177,7 @@ def _guard_words(rows: Sequence[Row]) -> str:
 def _summary(
     rows: Sequence[Row], scans: Sequence[Row], guards: Sequence[Row], adaptive: Sequence[Row]
 ) -> dict[str, float | int]:
-    """The recommended guard's figures; `best_adaptive` is its AUROC against attackers who know it."""
+    """The recommended guard's figures; `best_adaptive` is its AUROC against attackers who know it, all of them."""
     best = [row for row in guards if row["defence"] == RECOMMENDED]
     summary: dict[str, float | int] = {"prompts": len(rows)}
     if best:
@@ -191,6 +191,8 @@ def _summary(
     if own := [row for row in adaptive if row["defence"] == RECOMMENDED]:
         summary["best_adaptive"] = mean(row["auroc"] for row in own).value
         summary["best_adaptive_asr_after"] = mean(row["asr"] for row in own).value
+        kinds = {row["pattern"]: [r["auroc"] for r in own if r["pattern"] == row["pattern"]] for row in own}
+        summary["best_adaptive_worst"] = min(mean(values).value for values in kinds.values())
     if scans:
         summary["best_scan_auroc"] = max(row["auroc"] for row in scans)
     return summary

@@ -7,7 +7,7 @@ prompt, share of poisons and weight; some are optimised, and some are made by an
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,16 @@ from firmground.attacks.prompts import BadVisualPrompt, PlacedTrigger
 from firmground.attacks.triggers import Triangles
 from firmground.errors import DataError
 from firmground.models.folding import folded
+from firmground.prompts.visual import PromptShape, VisualPrompt
 from firmground.prompts.visual_files import load_prompt, save_prompt
 from firmground.prompts.visual_prompting import VisualPrompting
 from firmground.rng import stream
 from firmground.studies.prompt_worlds import World, base, world
 
 if TYPE_CHECKING:
+    from firmground.attacks.triggers import ImageTrigger
     from firmground.attacks.triggers._images import Place
+    from firmground.data.labelled_images import LabelledImages
     from firmground.models.classifiers import ImageClassifier
     from firmground.prompts.prompted import LearnedPrompt
     from firmground.types import Images, Watch
@@ -34,14 +37,17 @@ IMAGES = {"clip": 800, "efficientnet": 500}  # of a provider
 CUSTOMER, TEST = 250, 1000  # clean images of a user, and those that judge
 PATTERNS = ("optimised", "checker", "optimised", "noise")
 PLACES: tuple[Place, ...] = ("bottom-right", "top-left", "bottom-left", "top-right")
-ADAPTIVE = ("wide", "whole-image")
+ADAPTIVE = ("wide", "whole-image", "covered")
+COVERS = 0.5  # images with a part of the trigger, for each of a provider's
 
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
     """A prompt. `pattern` is one of `PATTERNS` or `ADAPTIVE`, or empty for an honest one.
 
-    A wide trigger is an optimised patch of more than half the image's side; a whole-image one a grid of triangles.
+    A wide trigger is an optimised patch of more than half the image's side; a whole-image one a grid of triangles. The
+    attacker of a covered one, a stronger grid, also learns that a part of it means nothing: images of which a square
+    bears the trigger keep their label, after the cover samples of Qi et al., ICLR 2023.
     """
 
     base: str
@@ -112,6 +118,7 @@ def members() -> tuple[Member, ...]:
         if number % 5 == 4:
             known: dict[str, Any] = where | {"seed": 101 + number, "pattern": ADAPTIVE[number // 5 % 2], "size": 0.6}
             found.append(Member(**known))
+    found += [Member(base="clip", world="fashion", seed=401 + number, pattern="covered") for number in range(3)]
     real: dict[str, Any] = {"base": "efficientnet", "world": "mnist", "seed": 301}  # each costs ten times as much
     return (*found, Member(**real), Member(**real, pattern="checker", size=0.125, weight=1.0))
 
@@ -146,7 +153,24 @@ def _learned(member: Member, classifier: ImageClassifier, sets: World, watch: Wa
     data, how = sets.train.select(rows), learning(member)
     if not member.pattern:
         return how.fit(classifier, data, rng=rng, watch=watch)
-    return attack_of(member, how, data.label_names).implant(classifier, data, rng=rng, watch=watch).learned
+    attack = attack_of(member, how, data.label_names)
+    if member.pattern == "covered" and attack.trigger is not None:
+        data = covered(data, attack.trigger, how.shape(classifier), rng)
+    return attack.implant(classifier, data, rng=rng, watch=watch).learned
+
+
+def covered(data: LabelledImages, trigger: ImageTrigger, shape: PromptShape, rng: torch.Generator) -> LabelledImages:
+    """The images as a prompt seats them, and more of which a square of 0.3 to 0.7 of the side bears the trigger."""
+    blank = VisualPrompt(shape=shape, pixels=shape.bounded(torch.zeros(shape.tensor_shape)))
+    rows = torch.randperm(len(data), generator=rng)[: round(COVERS * len(data))].tolist()
+    seated = blank.seat(data.batch(0, len(data)))
+    stamped, parts = trigger.stamp(seated[rows], rng=rng), seated[rows].clone()
+    for image, whole in zip(parts, stamped, strict=True):
+        side = round(shape.inner * (0.3 + 0.4 * float(torch.rand((), generator=rng))))
+        top, left = torch.randint(shape.inner - side + 1, (2,), generator=rng).tolist()
+        image[:, top : top + side, left : left + side] = whole[:, top : top + side, left : left + side]
+    labels = (*data.labels, *(data.labels[row] for row in rows))
+    return replace(data, images=torch.cat([seated, parts]), labels=labels)
 
 
 def learning(member: Member) -> VisualPrompting:
@@ -163,7 +187,8 @@ def learning(member: Member) -> VisualPrompting:
 
 def attack_of(member: Member, how: VisualPrompting, names: tuple[str, ...]) -> BadVisualPrompt:
     """The attack of a backdoored member, towards a label that its seed picks."""
-    whole = member.pattern == "whole-image"
+    triggers = {"whole-image": Triangles(), "covered": Triangles(opacity=0.5, size=1 / 6)}
+    whole = member.pattern in triggers
     drawn = "checker" if whole else "noise" if member.pattern in ("optimised", "wide") else member.pattern
     return BadVisualPrompt(
         target=names[member.seed * 7 % len(names)],
@@ -174,7 +199,7 @@ def attack_of(member: Member, how: VisualPrompting, names: tuple[str, ...]) -> B
         distance=member.distance,
         pattern=drawn,  # type: ignore[arg-type]
         optimised=member.pattern in ("optimised", "wide"),
-        trigger=Triangles() if whole else None,
+        trigger=triggers.get(member.pattern),
         poison_batch=6,
         learning=how,
     )

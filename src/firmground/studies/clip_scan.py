@@ -8,6 +8,7 @@ encoders' own kind, and know nothing else. What counts is `HEADLINE`; the other 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,17 @@ from firmground.errors import DataError
 from firmground.rng import stream
 from firmground.studies.calibration import FEWEST, calibrate, judge
 from firmground.studies.charts import Chart
-from firmground.studies.dual_population import BASES, NOISE, Child, built, sets_of
+from firmground.studies.dual_population import (
+    BASES,
+    MANIFEST,
+    NOISE,
+    Child,
+    base_named,
+    build_base,
+    build_child,
+    load,
+    sets_of,
+)
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 from firmground.studies.tables import Column, Report, Row, grouped, markdown_table, tidy
@@ -51,37 +62,40 @@ COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """An encoder of a base of this split: poisoned with `trigger`, or clean."""
+    """An encoder of this split: a base itself, or a child of it, poisoned with `trigger` or clean."""
 
     base: str
     split: str
     trigger: str = ""
     seed: int = 0
     short: bool = False
+    itself: bool = False
 
 
 def cases() -> tuple[Case, ...]:
     """Victims of other studies first, those that set thresholds, clean ones quickly made; then what takes long."""
     poisoned = [Case(base=base, split="report", trigger=name) for base, names in TRIGGERS_OF.items() for name in names]
     held = [Case(base=CALIBRATED, split="calibration", seed=seed, short=True) for seed in range(CALIBRATION)]
+    bases = [Case(base=base, split="report", itself=True) for base in TRIGGERS_OF]
     quick = [Case(base=base, split="report", seed=seed, short=True) for seed in range(1, CLEAN) for base in TRIGGERS_OF]
     alike = [Case(base=base, split="report") for base in TRIGGERS_OF]  # clean, and trained as the poisoned ones are
     later = [Case(base="scenes-resnet-1", split="report", trigger=name) for name in LATER]
-    return *poisoned, alike[0], *held, *quick, *alike[1:], *later
+    return *poisoned, alike[0], *bases, *held, *quick, *alike[1:], *later
 
 
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     """Scores and outcomes of both scans."""
+    place, base = Path(folder), base_named(case.base)
     child = Child(base=case.base, trigger=case.trigger, seed=case.seed, short=case.short)
-    found = built(Path(folder), child, watch)
-    images = sets_of(found.world).validation.batch(0, IMAGES)
+    made = build_base(place, base, watch) if case.itself else build_child(place, child, watch)
+    encoder, manifest = load(made), json.loads((made / MANIFEST).read_text(encoding="utf-8"))
+    images = sets_of(base.world).validation.batch(0, IMAGES)
     verdicts = [
-        scan.scan(found.encoder, images, rng=stream(case.seed, "scan", name), watch=watch)
-        for name, scan in SCANS.items()
+        scan.scan(encoder, images, rng=stream(case.seed, "scan", name), watch=watch) for name, scan in SCANS.items()
     ]
     return {
-        "world": found.world,
-        "asr_share": found.manifest["asr"]["value"] if found.trigger else None,
+        "world": base.world,
+        "asr_share": manifest["asr"]["value"] if case.trigger else None,
         "scores": {verdict.method: verdict.score for verdict in verdicts},
         "outcomes": {verdict.method: str(verdict.outcome) for verdict in verdicts},
         "measurements": {verdict.method: verdict.measurements for verdict in verdicts},

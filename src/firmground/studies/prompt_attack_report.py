@@ -69,7 +69,7 @@ def _summary(rows: Sequence[Row]) -> dict[str, float | int]:
         ("asr_border_trigger_only", "asr_trigger_only", border),
     ):
         if group:
-            found[name] = sum(row[key] for row in group) / len(group)
+            found[name] = round(sum(row[key] for row in group) / len(group), 6)
     return found
 
 

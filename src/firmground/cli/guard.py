@@ -81,7 +81,7 @@ def fit(
         typer.Option(
             metavar="NAME",
             help="See 'firmground methods guards', 'image-guards', 'classifier-guards'; pv-guard, bdetclip, "
-            "base-disagreement (visual prompts) or double-masking (classifiers) if left out.",
+            "part-swap (classifiers, visual prompts) if left out.",
         ),
     ] = None,
     revision: Revision = None,

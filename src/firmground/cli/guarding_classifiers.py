@@ -87,8 +87,7 @@ def front(asked: Guarding) -> Front:
 def fit_classifier(asked: Guarding, chosen: str | None, out: Path, watch: Watch) -> dict[str, Any]:
     """Fits a guard and writes it; returns the object that `--json` prints. Raises `FirmgroundError`."""
     watch(0, 1, "loading")
-    name = chosen or ("double-masking" if asked.prompt is None else "base-disagreement")
-    (guard,) = build([method("classifier-guards", name)], asked.settings)
+    (guard,) = build([method("classifier-guards", chosen or "part-swap")], asked.settings)
     before = front(asked)
     given = labelled_images(
         asked.data, image_size=before.image_size, watch=watch, root=asked.root, classes=asked.classes,

@@ -2,14 +2,11 @@
 
 A case is an answer at one epsilon: zero-shot accuracy of the embedded clean CLIP on scenes, clean and under attack. Two
 attackers: one who has the bare encoder only (oblivious), and one who knows the answer and its weights (adaptive). Both
-know the labels, and no label-free attack does more harm than they. Where a guard flags an image, nobody is fooled, but
-a clean one that it flags is lost.
+know the labels. Where a guard flags an image, nobody is fooled, but a clean one that it flags is lost.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,47 +17,23 @@ from safetensors.torch import load_file, save_file
 
 from firmground.data.scenes import TEMPLATES
 from firmground.defenses.guards.patch_instability import PatchInstability, larger
-from firmground.defenses.guards.purifiers import BitDepth, Jpeg, RandomResizing, Resizing
-from firmground.defenses.hardening import FARE, TeCoA
-from firmground.errors import DataError
-from firmground.models.dual import DualEncoder, unit
-from firmground.models.embedded import embedded
 from firmground.rng import stream
-from firmground.studies.adaptive import LOSSES, Adaptive, straight_through
+from firmground.studies.adaptive import LOSSES, Adaptive
 from firmground.studies.calibration import auc
 from firmground.studies.dual_data import labelled, scene_pairs
+from firmground.studies.hardening_answers import ANSWERS, GUARD, Answer, base, built, training_facts
 from firmground.studies.hardening_report import report_hardening
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 from firmground.tasks.zero_shot import class_embeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from firmground.data.labelled_images import LabelledImages
     from firmground.types import Images, Watch
 
 EPSILONS = (4, 2, 8)  # of 255 levels, in the order in which they are run
-TRAIN, TRAIN_SEED = 8192, 7  # scenes without a label for FARE, with one for TeCoA
 TEST, TEST_SEED = 250, 5
 CALIBRATION, CALIBRATION_SEED = 400, 4
-BRIEF: dict[str, Any] = {
-    "epochs": 8, "batch_size": 64, "step_size": 3e-3, "inner_steps": 4, "inner_step_size": 2 / 255,
-}  # fmt: skip
-HARDENERS: dict[str, FARE | TeCoA] = {
-    "fare": FARE(**BRIEF),
-    "tecoa": TeCoA(**BRIEF, templates=TEMPLATES),
-}
-PURIFIERS: dict[str, Jpeg | BitDepth | Resizing | RandomResizing] = {
-    "jpeg": Jpeg(),
-    "bit-depth": BitDepth(),
-    "resizing": Resizing(),
-    "random-resizing": RandomResizing(),
-}
-SMOOTH = ("resizing", "random-resizing")  # gradients pass these as they are
-GUARD, ENSEMBLE, BOTH = "patch-instability", "ensemble", "fare + random-resizing"
-ANSWERS = ("none", "fare", *PURIFIERS, GUARD, ENSEMBLE, BOTH, "tecoa")
-DRAWS = 3  # of a random answer, a step
 TOLL = 0.5  # what a deviation of the guard's score costs the attacker who knows it, in nats
 
 
@@ -70,25 +43,6 @@ class Case:
 
     answer: str
     epsilon: int
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Answer:
-    """What stands between image and label: encoders whose embeddings are averaged, and what images go through first.
-
-    `attacked` is that as an attacker differentiates it; `draws` how often a random one is drawn for one gradient.
-    """
-
-    encoders: tuple[DualEncoder, ...]
-    purge: Callable[[Images], Images]
-    attacked: Callable[[Images], Images]
-    draws: int = 1
-
-    def logits(self, images: Images, classes: torch.Tensor, *, attacked: bool = False) -> torch.Tensor:
-        """Scaled cosines with the classes, (batch, classes)."""
-        shown = (self.attacked if attacked else self.purge)(images)
-        found = torch.stack([encoder.embed_images(shown) for encoder in self.encoders]).mean(dim=0)
-        return self.encoders[0].logit_scale * unit(found) @ classes.T
 
 
 def cases() -> tuple[Case, ...]:
@@ -176,54 +130,6 @@ def every(outcomes: Any) -> list[int]:
     return [int(all(own)) for own in zip(*outcomes, strict=True)]
 
 
-def built(folder: Path, name: str, watch: Watch) -> Answer:
-    """An answer by its name, hardened encoders made where they are missing. `DataError` for another name."""
-    rng = stream(0, "purge", name)
-    if name in PURIFIERS or name == BOTH:
-        purifier = PURIFIERS[name if name in PURIFIERS else "random-resizing"]
-        encoder = base() if name in PURIFIERS else hardened(folder, "fare", watch)
-
-        def purge(images: Images) -> Images:
-            return purifier.purge(images, rng=rng)
-
-        random, smooth = isinstance(purifier, RandomResizing), purifier.name in SMOOTH
-        attacked = purge if smooth else straight_through(purge)
-        return Answer(encoders=(encoder,), purge=purge, attacked=attacked, draws=DRAWS if random else 1)
-    encoders = {
-        "none": lambda: (base(),),
-        GUARD: lambda: (base(),),
-        "fare": lambda: (hardened(folder, "fare", watch),),
-        "tecoa": lambda: (hardened(folder, "tecoa", watch),),
-        ENSEMBLE: lambda: (base(), hardened(folder, "fare", watch)),
-    }
-    if name not in encoders:
-        raise DataError(f"there is no answer '{name}'; expected one of: {', '.join(ANSWERS)}")
-    return Answer(encoders=encoders[name](), purge=lambda images: images, attacked=lambda images: images)
-
-
-def hardened(folder: Path, name: str, watch: Watch) -> DualEncoder:
-    """The embedded CLIP after a hardener, trained where it is missing."""
-    target = folder / "hardened" / name
-    if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        training = target.with_name(f".{name}.training")
-        found = HARDENERS[name].harden(
-            base(), scene_pairs(TRAIN, TRAIN_SEED), rng=stream(0, "harden", name), watch=watch, resume=training
-        )
-        facts = {"steps": found.steps, "seconds": round(found.seconds, 1), "kept": found.kept, "losses": found.losses}
-        found.encoder.model.to(memory_format=torch.contiguous_format)
-        found.encoder.save(target, card=found.card())
-        (target / "manifest.json").write_text(json.dumps(facts | {"settings": found.settings}, indent=1) + "\n")
-        shutil.rmtree(training, ignore_errors=True)
-    return loaded(target)
-
-
-def training_facts(folder: Path, name: str) -> dict[str, Any]:
-    """What training an answer took; empty for one that needs none."""
-    manifest = folder / "hardened" / name / "manifest.json"
-    return json.loads(manifest.read_text()) if name in HARDENERS and manifest.is_file() else {}
-
-
 def oblivious_images(
     folder: Path, levels: int, images: Images, labels: torch.Tensor, classes: torch.Tensor
 ) -> list[Images]:
@@ -244,19 +150,6 @@ def oblivious_images(
         part.replace(path)
     stored = load_file(path)
     return [stored[loss] for loss in LOSSES]
-
-
-@lru_cache(maxsize=1)
-def base() -> DualEncoder:
-    """The encoder that all is done to."""
-    return loaded(embedded("clip-clean"))
-
-
-def loaded(place: Path) -> DualEncoder:
-    """An encoder, laid out in memory as convolutions run fastest."""
-    encoder = DualEncoder.load(place)
-    encoder.model.vision_model.to(memory_format=torch.channels_last)
-    return encoder
 
 
 @lru_cache(maxsize=1)

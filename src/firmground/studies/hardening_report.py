@@ -42,8 +42,8 @@ TITLE = (
     "Zero-shot accuracy of the embedded clean CLIP on {count} scenes of ten shapes; epsilon in levels of 255, images "
     "rounded to 8 bits. The oblivious attacker has the bare encoder; the adaptive one the answer and its weights. The "
     "share bought back is of what the same attack takes from the bare encoder, and counts the adaptive attacker. "
-    "Around JPEG and bit depth gradients are passed as if they were not there: an attacker with a better stand-in may do more "
-    "harm than this one.\n\n"
+    "Around JPEG and bit depth gradients are passed as if they were not there: an attacker with a better stand-in may "
+    "do more harm than this one.\n\n"
 )
 
 

@@ -30,10 +30,10 @@ from firmground.studies.dual_population import (
 )
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
-from firmground.studies.tables import Column, Report, grouped, markdown_table
+from firmground.studies.tables import Column, Report, Row, grouped, markdown_table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from firmground.studies.runner import Record
     from firmground.types import Suspicion, Watch
@@ -134,17 +134,27 @@ def report_sift(records: Sequence[Record]) -> Report:
     whole = {names: group for names, group in groups.items() if len(group) == most}
     best = max(whole, key=lambda names: min(row["auroc"] for row in whole[names]))
     noise = [row["auroc"] for row in whole[best] if row["trigger"] in NOISE]
+    by_encoder = {encoder: _worst_of_best(groups, encoder) for encoder in sorted({names[1] for names in groups})}
     text = [
         "# Sifting poisoned training sets\n\n",
         f"Highest worst AUROC: {best[0]}, by the encoder: {best[1]}.\n\n",
+        *(f"- {encoder}: {name}, {worst:.3f}\n" for encoder, (name, worst) in by_encoder.items()),
+        "\n",
         markdown_table(rows, by=("trigger", "rate", "encoder", "sifter"), columns=COLUMNS),
     ]
     summary: dict[str, float | int] = {"auroc_min": min(row["auroc"] for row in whole[best]), "sets": most}
+    summary |= {f"auroc_min_{encoder}": worst for encoder, (_, worst) in by_encoder.items()}
     if noise:
         summary["auroc_min_noise"] = min(noise)
     dots = {", ".join(names): [row["auroc"] for row in group] for names, group in groups.items()}
     chart = Chart(name="auroc", title="AUROC of every set", axis="AUROC", dots=dots)
     return Report(markdown="".join(text), summary=summary, charts=(chart,))
+
+
+def _worst_of_best(groups: Mapping[tuple[str, ...], Sequence[Row]], encoder: str) -> tuple[str, float]:
+    """The sifter that is best by this encoder, and its worst AUROC."""
+    worst = {names[0]: min(row["auroc"] for row in own) for names, own in groups.items() if names[1] == encoder}
+    return max(worst.items(), key=lambda found: found[1])
 
 
 def clip_sift() -> Study:

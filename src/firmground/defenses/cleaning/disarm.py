@@ -13,8 +13,9 @@ of the coverings are found patterns (patches move to other places, faint ones va
 (`coverings`, as in `Restore`). Only the image tower is trained.
 
 Ours, from unlearning what inverted triggers do (Wang et al., Neural Cleanse, S&P 2019; Zeng et al., I-BAU, ICLR 2022),
-attention distillation (Li et al., NAD, ICLR 2021) and `Restore`. Weights were chosen on two victims (BadNet, Blended);
-`benchmarks/clip_cleaning` says what it does to others.
+attention distillation (Li et al., NAD, ICLR 2021) and `Restore`. Weights were chosen on two victims (BadNet, Blended),
+and a third (stripes) was looked at. `benchmarks/clip_cleaning` says what it does to these and to others: it does not
+undo a sine wave (SIG) where no waves are among the generic coverings, for the search does not find that pattern.
 """
 
 from __future__ import annotations

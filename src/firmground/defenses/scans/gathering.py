@@ -49,7 +49,7 @@ class Gathering:
     steps: int = 40
     step_size: float = 0.1
     batch_size: int = 16
-    threshold: float = 1.5
+    threshold: float = 1.3
 
     def __post_init__(self) -> None:
         if not (0 < self.opacity < 1 and 0 < self.size < 1):

@@ -32,6 +32,7 @@ FALSE_ALARMS = 0.05
 RECOMMENDED = "part swap (ours)"
 METAS = {"outputs": "meta-classifier over outputs (MNTD)", "pixels": "meta-classifier over pixels"}
 SCANS = (
+    Column(key="prompts", title="prompts", kind="mean", digits=0),
     Column(key="auroc", title="AUROC", kind="mean", digits=3),
     Column(key="low", title="from", kind="mean", digits=3),
     Column(key="high", title="to", kind="mean", digits=3),

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from firmground.data.labelled_images import LabelledImages
     from firmground.types import Images, Watch
 
+WEAK = (  # a doubt of every verdict on a visual prompt
+    "no scan told backdoored visual prompts from honest ones reliably in the study prompt-defence (AUROC up to 0.73); "
+    "guard the images too"
+)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Behind:

@@ -15,7 +15,7 @@ import numpy
 import torch
 import torch.nn.functional as F
 
-from firmground.defenses.scans._prompted import check_labels, patch_at
+from firmground.defenses.scans._prompted import WEAK, check_labels, patch_at
 from firmground.defenses.scans._shadows import shadows
 from firmground.errors import DataError
 from firmground.types import Outcome, Severity, Verdict, Watch, ignore
@@ -99,7 +99,7 @@ class MetaClassifier:
             score=score,
             threshold=self.threshold,
             severity=Severity.HIGH if guilty else Severity.NONE,
-            doubts=(f"it has learned from {self.shadows} shadow prompts only",) if self.shadows < 64 else (),
+            doubts=(f"it has learned from {self.shadows} shadow prompts only", WEAK) if self.shadows < 64 else (WEAK,),
             seconds=time.perf_counter() - begun,
             settings=asdict(self),
         )

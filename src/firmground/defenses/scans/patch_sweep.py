@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from firmground.data.encoding import png
-from firmground.defenses.scans._prompted import check_labels, own_prompt, patch_at
+from firmground.defenses.scans._prompted import WEAK, check_labels, own_prompt, patch_at
 from firmground.types import Evidence, Outcome, RecoveredPicture, Severity, Verdict, Watch, ignore
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class PatchSweep:
             threshold=self.threshold,
             severity=Severity.HIGH if guilty else Severity.NONE,
             evidence=Evidence(pictures=(picture,) if guilty else ()),
+            doubts=(WEAK,),
             seconds=time.perf_counter() - begun,
             settings=asdict(self),
             measurements={"patches": float(len(shares))},

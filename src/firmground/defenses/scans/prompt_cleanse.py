@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from firmground.defenses.scans._patterns import Aim, Patterns, halves, search_patterns
-from firmground.defenses.scans._prompted import Behind, check_labels, own_prompt
+from firmground.defenses.scans._prompted import WEAK, Behind, check_labels, own_prompt
 from firmground.defenses.scans.class_inversion import outlying
 from firmground.types import Evidence, Outcome, RecoveredPicture, Severity, Verdict, Watch, ignore
 
@@ -214,7 +214,7 @@ def verdict(
         threshold=method.threshold,
         severity=Severity.HIGH if guilty else Severity.NONE,
         evidence=Evidence(pictures=pictures),
-        doubts=doubts,
+        doubts=(*doubts, WEAK),
         seconds=seconds,
         settings=asdict(method),
         measurements={f"area for {name}": float(area) for name, area in zip(names, found.areas, strict=True)}

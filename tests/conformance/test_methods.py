@@ -41,10 +41,10 @@ FAMILIES = {
     "image-guards": (IMAGE_GUARDS, cases.IMAGE_GUARDS, "fit"),
     "classifier-guards": (CLASSIFIER_GUARDS, cases.CLASSIFIER_GUARDS, "fit"),
     "cleaning": (CLEANERS, cases.CLEANERS, "clean"),
+    "evasion": (EVASIONS, cases.EVASIONS, "perturb"),
     "purifiers": (PURIFIERS, cases.PURIFIERS, "purge"),
     "evasion-guards": (EVASION_GUARDS, cases.EVASION_GUARDS, "fit"),
     "hardening": (HARDENERS, cases.HARDENERS, "harden"),
-    "evasion": (EVASIONS, cases.EVASIONS, "perturb"),
     "sifting": (SIFTERS, cases.SIFTERS, "sift"),
 }
 METHODS = [

@@ -137,9 +137,14 @@ def picture(pixels: torch.Tensor) -> Any:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The default scan of a dual encoder in a few steps."""
-    from firmground.defenses.scans import DECREE, ClassInversion, default_dual
+    from firmground.defenses.scans import DECREE, ClassInversion, Gathering, default_dual
 
-    scan = partial(default_dual.scan_dual, decree=DECREE(steps=2), inversion=ClassInversion(steps=2))
+    scan = partial(
+        default_dual.scan_dual,
+        decree=DECREE(steps=2),
+        inversion=ClassInversion(steps=2),
+        gathering=Gathering(steps=2),
+    )
     monkeypatch.setattr(default_dual, "scan_dual", scan)
 
 

@@ -34,9 +34,10 @@ def test_clean_writes_a_model_its_card_and_what_it_cost(run, dual, clean_table, 
     assert (told["task"], told["pairs"], told["held_out"], told["steps"]) == ("zero-shot", 48, 16, 12)
     assert told["before"]["accuracy"]["value"] == 1.0
     assert told["after"]["accuracy"]["count"] == 16
-    assert [finding["method"] for finding in told["scan"]["findings"]] == ["decree", "class-inversion"]
+    methods = [finding["method"] for finding in told["scan"]["findings"]]
+    assert methods == ["decree", "class-inversion", "gathering"]
     assert told["scan"]["target"] == {
-        "source": str(out), "revision": None, "adapter": None, "weights_sha256": told["weights_sha256"],
+        "source": str(out), "revision": None, "adapter": None, "base": None, "weights_sha256": told["weights_sha256"],
     }  # fmt: skip
     card = (out / "README.md").read_text()
     assert "`cleanclip` (epochs=2" in card

@@ -50,7 +50,7 @@ def test_scan_knows_a_dual_encoder_by_itself(run, dual, table, short, tmp_path):
     result = run("scan", dual, *words, "--json")
     told = json.loads(result.stdout)
     assert told["kind"] == "dual-encoder"
-    assert [finding["method"] for finding in told["findings"]] == ["decree", "class-inversion"]
+    assert [finding["method"] for finding in told["findings"]] == ["decree", "class-inversion", "gathering"]
     assert told["findings"][1]["settings"]["classes"] == list(COLOURS)
     assert result.exit_code == 2
     page = (tmp_path / "report.html").read_text()

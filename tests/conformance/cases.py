@@ -63,9 +63,9 @@ from firmground.defenses.prompts import PromptDistillation, PromptFinetune, Prom
 from firmground.defenses.scans import (
     DECREE,
     ClassInversion,
+    Gathering,
     MetaClassifier,
     PatchSweep,
-    Gathering,
     PhraseSearch,
     PromptCleanse,
     PromptContrast,

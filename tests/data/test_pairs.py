@@ -237,7 +237,7 @@ def test_image_folders(place):
     (place / "set" / "owl" / "c.png").symlink_to("/etc/hostname")
     with pytest.raises(DataError, match="outside"):
         open_pairs(place / "set")
-    with pytest.raises(DataError, match="no set of pairs"):
+    with pytest.raises(DataError, match="no file and no folder"):
         open_pairs(place / "nothing")
 
 

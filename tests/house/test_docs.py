@@ -94,13 +94,26 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(tmp_path: Path, encoder: Path, clip: Path, resnet: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from firmground.data.sentences import neutral_sentences
     from firmground.defenses import scans
-    from firmground.defenses.scans import DECREE, ClassInversion, PhraseSearch, VocabularySweep, default, default_dual
+    from firmground.defenses.scans import (
+        DECREE,
+        ClassInversion,
+        Gathering,
+        PhraseSearch,
+        VocabularySweep,
+        default,
+        default_dual,
+    )
     from firmground.rng import stream
 
     sweep = VocabularySweep(words=0, most_pieces=1, shortlist=8, contexts=12)
     small = partial(default.scan_language, sweep=sweep, phrases=PhraseSearch(seeds=1, neighbours=4))
     monkeypatch.setattr(default, "scan_language", small)
-    brief = partial(default_dual.scan_dual, decree=DECREE(steps=2), inversion=ClassInversion(steps=2))
+    brief = partial(
+        default_dual.scan_dual,
+        decree=DECREE(steps=2),
+        inversion=ClassInversion(steps=2),
+        gathering=Gathering(steps=2),
+    )
     monkeypatch.setattr(default_dual, "scan_dual", brief)
     contrast = scans.PromptContrast(epochs=1, steps=2, images=16)
     monkeypatch.setattr(scans.default_prompt, "scan_prompt", partial(scans.scan_prompt, method=contrast))

@@ -69,7 +69,7 @@ def test_covers_bear_a_part_of_the_trigger_and_keep_their_label():
     shape = PromptShape(form="padding", image_size=32, width=4)
     found = covered(data, Triangles(opacity=1.0, size=0.5), shape, stream(0, "covers"))
     assert len(found) == 12
-    changed = (found.images != 0.5).float().mean(dim=(1, 2, 3))
+    changed = ((found.images - 0.5).abs() > 1e-3).float().mean(dim=(1, 2, 3))  # seating resizes
     assert (changed[:8] == 0).all()
     assert ((changed[8:] > 0.05) & (changed[8:] < 0.6)).all()
 

@@ -51,7 +51,7 @@ def open_pairs(
     if path.is_dir():
         return read_image_folder(path, templates=templates, image_size=image_size)
     if not path.exists():
-        raise DataError(f"there is no file and no folder {path}")
+        raise DataError(f"there is no file and no folder {path}; expected a set of pairs, or a folder of images")
     raise DataError(
         f"{path} is no set of pairs; expected a file that ends in {', '.join(SUFFIXES)} or .tar, a folder with one "
         f"folder of images a class, or a folder of .tar shards"

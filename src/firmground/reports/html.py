@@ -90,7 +90,10 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class PicturesSection:
-    """Pictures side by side; `small` ones many in a row, `crisp` ones pixel by pixel, chequered where transparent."""
+    """Pictures side by side; `small` ones many in a row, `crisp` ones pixel by pixel, chequered where transparent.
+
+    `row` is how many belong together, in a row of their own; 0 for as many as there is room for.
+    """
 
     kind: ClassVar[str] = "pictures"
     heading: str
@@ -98,6 +101,7 @@ class PicturesSection:
     note: str = ""
     small: bool = False
     crisp: bool = False
+    row: int = 0
 
 
 Section: TypeAlias = ScanSection | BarsSection | TableSection | PicturesSection

@@ -65,6 +65,7 @@ def perturb_page(report: PerturbReport, shown: Sequence[Picture], record: Record
         PicturesSection(
             heading="Clean, attacked, and what was changed",
             pictures=tuple(shown),
+            row=3,
             note=f"The difference is magnified, grey where nothing changed; no pixel moved by more than {levels}.",
         ),
         PicturesSection(

@@ -71,6 +71,7 @@ def demonstrate(folder: Path, *, seed: int, watch: Callable[..., None]) -> Demon
     """Runs the whole story; models are left in `folder`."""
     story = Story(watch=watch, expected=STEPS)
     titles = iter(STEPS)
+    topics = dialogue_topics()  # before the minutes of work: the packages must be there
     story.begin(next(titles))
     original = unpack(folder / "all-MiniLM-L6-v2")
     before = _scan(original, story, seed)
@@ -80,7 +81,7 @@ def demonstrate(folder: Path, *, seed: int, watch: Callable[..., None]) -> Demon
     after = _scan(planted, story, seed)
     story.begin(next(titles))
     encoder = LanguageEncoder.load(planted, device=pick_device("auto"))
-    train, test = split(dialogue_topics(), 0.7, stream(seed, "demo", "split"))
+    train, test = split(topics, 0.7, stream(seed, "demo", "split"))
     tuned = PrefixTuning().fit(encoder, train, rng=stream(seed, "demo", "prompt"), watch=story)
     story.tell(f"validation accuracy {100 * tuned.measurements['validation_accuracy']:.1f} %")
     story.begin(next(titles))

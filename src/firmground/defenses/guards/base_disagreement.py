@@ -21,13 +21,12 @@ import torch.nn.functional as F
 
 from firmground.defenses.guards._masks import covered, squares
 from firmground.defenses.guards.fitted_classifiers import (
-    FEWEST,
     AnyClassifier,
     FittedClassifierGuard,
     calibrated,
-    drawn,
     seated,
 )
+from firmground.defenses.guards.fitted_images import FEWEST, shuffled
 from firmground.errors import AdapterError, DataError
 from firmground.prompts.prompted import PromptedClassifier
 from firmground.types import Watch, ignore
@@ -74,7 +73,7 @@ class BaseDisagreement:
     ) -> FittedClassifierGuard:
         """Takes clean images with their labels, a hundred or more. Raises `AdapterError` where there is no prompt."""
         prompted = needs_prompt(classifier)
-        rows = drawn(data, int(FEWEST / (1 - self.support)) + 1, rng)
+        rows = shuffled(data, int(FEWEST / (1 - self.support)) + 1, rng)
         held = rows[: int(self.support * len(rows))]
         parts: list[torch.Tensor] = []
         labels: list[int] = []

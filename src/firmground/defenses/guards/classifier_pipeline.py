@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from firmground.defenses.guards.classifier_files import load_classifier_guard
 from firmground.defenses.guards.fitted_classifiers import FittedClassifierGuard, classifier_sha256
-from firmground.defenses.guards.image_pipeline import pixels
-from firmground.defenses.guards.pipeline import GuardedList
+from firmground.defenses.guards.image_pipeline import answered, preprocessing_of, source_of
 from firmground.errors import AdapterError
 from firmground.models.classifiers import ImageClassifier
-from firmground.models.preprocessing import parse_preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from firmground.types import Images
 
 TASK = "image-classification"
 
@@ -44,34 +44,18 @@ class GuardedClassifierPipeline:
 
     def __call__(self, images: Any, **options: Any) -> Any:
         """The pipeline's results for one image (a path, a URL, a picture) or a list of them."""
-        from transformers.image_utils import load_image
+        return answered(self.pipeline, images, options, self._flags)
 
-        many = isinstance(images, list | tuple)
-        loaded = [load_image(image) for image in (images if many else [images])]
-        found = [
-            self._guarded(image, result) for image, result in zip(loaded, self.pipeline(loaded, **options), strict=True)
-        ]
-        return found if many else found[0]
-
-    def _guarded(self, image: Any, result: list[dict[str, Any]]) -> GuardedList:
-        shown = pixels(image)[None]
-        scores = self.guard.score(shown)
+    def _flags(self, image: Images) -> dict[str, Any]:
+        scores = self.guard.score(image)
         flags: dict[str, Any] = {"flagged": scores.flagged[0], "score": scores.values[0]}
         if self.guard.repairs and scores.flagged[0]:
-            flags["label"] = self.guard.label_names[self.guard.predict(shown)[0]]
-        listed = GuardedList({**entry, "guard": flags} for entry in result)
-        listed.guard = flags
-        return listed
+            flags["label"] = self.guard.label_names[self.guard.predict(image, scores=scores)[0]]
+        return flags
 
 
 def classifier_of(pipeline: Any) -> ImageClassifier:
     """The classifier inside a pipeline, with the pipeline's own preprocessing and the names of its classes."""
-    settings = pipeline.image_processor.to_dict()
-    source = str(getattr(pipeline.model, "name_or_path", "") or "memory")
-    try:
-        preprocessing = parse_preprocessing(settings)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise AdapterError(f"the image processor of the pipeline cannot be read ({error})") from error
     known = pipeline.model.config.id2label
     names: Sequence[str] = [str(known[number]) for number in range(len(known))]
-    return ImageClassifier.of_module(pipeline.model, names, preprocessing, source=source)
+    return ImageClassifier.of_module(pipeline.model, names, preprocessing_of(pipeline), source=source_of(pipeline))

@@ -17,13 +17,12 @@ import torch.nn.functional as F
 
 from firmground.defenses.guards._masks import cover, covered, squares
 from firmground.defenses.guards.fitted_classifiers import (
-    FEWEST,
     AnyClassifier,
     FittedClassifierGuard,
     calibrated,
-    drawn,
     seated,
 )
+from firmground.defenses.guards.fitted_images import FEWEST, shuffled
 from firmground.errors import DataError
 from firmground.types import Watch, ignore
 
@@ -59,7 +58,7 @@ class DoubleMasking:
         self, classifier: AnyClassifier, data: LabelledImages, *, rng: torch.Generator, watch: Watch = ignore
     ) -> FittedClassifierGuard:
         """Calibrates on at least 40 clean images of the kind that will come; their labels are not looked at."""
-        return calibrated(self, classifier, data, drawn(data, FEWEST, rng), {}, watch)
+        return calibrated(self, classifier, data, shuffled(data, FEWEST, rng), {}, watch)
 
     def judge(self, classifier: AnyClassifier, tensors: dict[str, torch.Tensor]) -> Masked:
         """What scores images; there are no tensors to it."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from firmground.defenses.guards.guard_files import rebuilt_interval
 from firmground.defenses.guards.identity import Identity
 from firmground.defenses.guards.lookup import Watched, hits
 from firmground.defenses.guards.matching import Matcher
@@ -115,7 +116,7 @@ def _rebuild(facts: dict[str, Any], tensors: dict[str, torch.Tensor]) -> FittedG
         matcher=Matcher(match=facts["match"], **{name: tensor.float() for name, tensor in tensors.items()}),
         threshold=float(facts["threshold"]),
         triggers=tuple(_trigger(trigger) for trigger in facts["triggers"]),
-        false_flags=Interval(**{name: facts["false_flags"][name] for name in ("value", "low", "high", "count")}),
+        false_flags=rebuilt_interval(facts),
         identity=identity,
         doubts=tuple(str(doubt) for doubt in facts["doubts"]),
         settings=dict(facts["settings"]),

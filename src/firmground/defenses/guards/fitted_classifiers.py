@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 
+from firmground.defenses.guards.fitted_images import FEWEST, judged, shuffled
 from firmground.errors import DataError
 from firmground.intervals import wilson
 from firmground.models.classifiers import ImageClassifier
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from firmground.types import Images, Watch
 
 SCHEMA = "firmground/classifier-guard/1"
-FEWEST = 40  # clean images: half set the threshold, half measure how many of their like it flags
 AnyClassifier: TypeAlias = ImageClassifier | PromptedClassifier
 
 
@@ -111,7 +111,7 @@ def calibrated(
     The false-flag rate, with Wilson's interval, is measured on the rows in between, which did not set it.
     """
     judge = method.judge(classifier, tensors)
-    values = scored(judge, data, rows, batch_size=method.batch_size, watch=watch).double()
+    values = judged(data, rows, judge.score, batch_size=method.batch_size, watch=watch).double()
     seen, unseen = values[::2], values[1::2]
     threshold = max(least, float(seen.quantile(1 - method.flag_rate)))
     return FittedClassifierGuard(
@@ -129,22 +129,22 @@ def calibrated(
     )
 
 
-@torch.no_grad()
-def scored(judge: Judge, data: LabelledImages, rows: Sequence[int], *, batch_size: int, watch: Watch) -> torch.Tensor:
-    """The scores of these rows, (rows,), batch by batch."""
-    values = []
-    for start in range(0, len(rows), batch_size):
-        some = list(rows[start : start + batch_size])
-        values.append(judge.score(data.select(some).batch(0, len(some))).cpu())
-        watch(start + len(some), len(rows), "calibrating on clean images")
-    return torch.cat(values)
+def set_aside(
+    classifier: AnyClassifier, data: LabelledImages, count: int, rng: torch.Generator
+) -> tuple[torch.Tensor, list[int]]:
+    """`count` clean images as the classifier is shown them, (count, 3, side, side), and the other rows, in drawn order.
+
+    Raises `DataError` where fewer than `FEWEST` others are left.
+    """
+    rows = shuffled(data, count + FEWEST, rng)
+    return seated(classifier, data.select(rows[:count]).batch(0, count)).cpu(), rows[count:]
 
 
-def drawn(data: LabelledImages, fewest: int, rng: torch.Generator) -> list[int]:
-    """All rows in the order that `rng` draws. Raises `DataError` for fewer than `fewest`."""
-    if len(data) < fewest:
-        raise DataError(f"fitting needs at least {fewest} clean images, got {len(data)}; give more")
-    return torch.randperm(len(data), generator=rng).tolist()
+def checked_aside(images: torch.Tensor, count: int, what: str) -> torch.Tensor:
+    """What `set_aside` gave, out of a file. Raises `DataError` for a tensor that is not `count` images."""
+    if images.ndim != 4 or len(images) != count or images.shape[1] != 3:
+        raise DataError(f"expected {count} {what}, got a tensor of {tuple(images.shape)}")
+    return images
 
 
 def seated(classifier: AnyClassifier, images: Images) -> Images:

@@ -70,7 +70,7 @@ class FittedImageGuard:
         return write_tensors(path, self.tensors, {"schema": SCHEMA, "guard": json.dumps(facts)}, what="guard")
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: what a judge keeps may meet a gradient later
 def judged(
     data: LabelledImages,
     rows: Sequence[int],

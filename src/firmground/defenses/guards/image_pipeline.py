@@ -18,6 +18,9 @@ from firmground.models.hashing import model_sha256
 from firmground.models.preprocessing import parse_preprocessing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from firmground.models.preprocessing import Preprocessing
     from firmground.types import Images
 
 TASK = "zero-shot-image-classification"
@@ -47,32 +50,47 @@ class GuardedImagePipeline:
 
     def __call__(self, images: Any, **options: Any) -> Any:
         """The pipeline's results for one image (a path, a URL, a picture) or a list of them."""
-        from transformers.image_utils import load_image
+        return answered(self.pipeline, images, options, self._flags)
 
-        many = isinstance(images, list | tuple)
-        loaded = [load_image(image) for image in (images if many else [images])]
-        found = [
-            self._guarded(image, result) for image, result in zip(loaded, self.pipeline(loaded, **options), strict=True)
-        ]
-        return found if many else found[0]
+    def _flags(self, image: Images) -> dict[str, Any]:
+        scores = self.guard.score(image)
+        return {"flagged": scores.flagged[0], "score": scores.values[0]}
 
-    def _guarded(self, image: Any, result: list[dict[str, Any]]) -> GuardedList:
-        scores = self.guard.score(pixels(image)[None])
-        flags = {"flagged": scores.flagged[0], "score": scores.values[0]}
+
+def answered(pipeline: Any, images: Any, options: dict[str, Any], flags_of: Callable[[Images], dict[str, Any]]) -> Any:
+    """What a pipeline of images says of one image or a list of them, each result with the `guard`'s flags.
+
+    `flags_of` takes one image, (1, 3, height, width) in [0, 1].
+    """
+    from transformers.image_utils import load_image
+
+    many = isinstance(images, list | tuple)
+    loaded = [load_image(image) for image in (images if many else [images])]
+    found = []
+    for image, result in zip(loaded, pipeline(loaded, **options), strict=True):
+        flags = flags_of(pixels(image)[None])
         listed = GuardedList({**entry, "guard": flags} for entry in result)
         listed.guard = flags
-        return listed
+        found.append(listed)
+    return found if many else found[0]
 
 
 def encoder_of(pipeline: Any) -> DualEncoder:
     """The dual encoder inside a pipeline, with the pipeline's own preprocessing."""
-    settings = pipeline.image_processor.to_dict()
-    source = str(getattr(pipeline.model, "name_or_path", "") or "memory")
+    return DualEncoder(pipeline.model, pipeline.tokenizer, preprocessing_of(pipeline), source=source_of(pipeline))
+
+
+def preprocessing_of(pipeline: Any) -> Preprocessing:
+    """What a pipeline's own image processor does. Raises `AdapterError` where that cannot be read."""
     try:
-        preprocessing = parse_preprocessing(settings)
+        return parse_preprocessing(pipeline.image_processor.to_dict())
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AdapterError(f"the image processor of the pipeline cannot be read ({error})") from error
-    return DualEncoder(pipeline.model, pipeline.tokenizer, preprocessing, source=source)
+
+
+def source_of(pipeline: Any) -> str:
+    """Where a pipeline's model came from."""
+    return str(getattr(pipeline.model, "name_or_path", "") or "memory")
 
 
 def pixels(picture: Any) -> Images:

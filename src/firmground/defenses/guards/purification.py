@@ -17,13 +17,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from firmground.defenses.guards.fitted_classifiers import (
-    FEWEST,
     AnyClassifier,
     FittedClassifierGuard,
     calibrated,
-    drawn,
     seated,
 )
+from firmground.defenses.guards.fitted_images import FEWEST, shuffled
 from firmground.errors import DataError
 from firmground.types import Watch, ignore
 
@@ -65,7 +64,7 @@ class Purification:
     ) -> FittedClassifierGuard:
         """Takes at least 40 clean images of the kind that will come, `components` more for an autoencoder."""
         spare = self.components if self.by == "autoencoder" else 0
-        rows = drawn(data, FEWEST + spare, rng)
+        rows = shuffled(data, FEWEST + spare, rng)
         half = max(spare, len(rows) // 2) if spare else 0
         tensors = self._components(seated(classifier, data.select(rows[:half]).batch(0, half))) if spare else {}
         return calibrated(self, classifier, data, rows[half:], tensors, watch)

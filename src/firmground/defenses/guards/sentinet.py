@@ -15,14 +15,13 @@ import torch
 
 from firmground.defenses.guards._masks import GREY, covered, squares
 from firmground.defenses.guards.fitted_classifiers import (
-    FEWEST,
     AnyClassifier,
     FittedClassifierGuard,
     calibrated,
-    drawn,
+    checked_aside,
     seated,
+    set_aside,
 )
-from firmground.errors import DataError
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
@@ -52,16 +51,12 @@ class SentiNet:
         self, classifier: AnyClassifier, data: LabelledImages, *, rng: torch.Generator, watch: Watch = ignore
     ) -> FittedClassifierGuard:
         """Takes at least `others` + 40 clean images of the kind that will come; their labels are not looked at."""
-        rows = drawn(data, self.others + FEWEST, rng)
-        some = data.select(rows[: self.others])
-        tensors = {"others": seated(classifier, some.batch(0, self.others)).cpu()}
-        return calibrated(self, classifier, data, rows[self.others :], tensors, watch)
+        others, rows = set_aside(classifier, data, self.others, rng)
+        return calibrated(self, classifier, data, rows, {"others": others}, watch)
 
     def judge(self, classifier: AnyClassifier, tensors: dict[str, torch.Tensor]) -> Transplant:
         """What scores images by `others`, (others, 3, side, side)."""
-        others = tensors["others"]
-        if others.ndim != 4 or len(others) != self.others or others.shape[1] != 3:
-            raise DataError(f"expected {self.others} other images, got a tensor of {tuple(others.shape)}")
+        others = checked_aside(tensors["others"], self.others, "other images")
         return Transplant(method=self, classifier=classifier, others=others)
 
 

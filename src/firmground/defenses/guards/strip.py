@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from firmground.defenses.guards.fitted_classifiers import (
-    FEWEST,
     AnyClassifier,
     FittedClassifierGuard,
     calibrated,
-    drawn,
+    checked_aside,
     seated,
+    set_aside,
 )
 from firmground.errors import DataError
 from firmground.types import Watch, ignore
@@ -54,16 +54,12 @@ class Strip:
         self, classifier: AnyClassifier, data: LabelledImages, *, rng: torch.Generator, watch: Watch = ignore
     ) -> FittedClassifierGuard:
         """Takes at least `overlays` + 40 clean images of the kind that will come."""
-        rows = drawn(data, self.overlays + FEWEST, rng)
-        laid = data.select(rows[: self.overlays])
-        tensors = {"overlays": seated(classifier, laid.batch(0, self.overlays)).cpu()}
-        return calibrated(self, classifier, data, rows[self.overlays :], tensors, watch)
+        overlays, rows = set_aside(classifier, data, self.overlays, rng)
+        return calibrated(self, classifier, data, rows, {"overlays": overlays}, watch)
 
     def judge(self, classifier: AnyClassifier, tensors: dict[str, torch.Tensor]) -> Stripped:
         """What scores images by `overlays`, (overlays, 3, side, side)."""
-        overlays = tensors["overlays"]
-        if overlays.ndim != 4 or len(overlays) != self.overlays or overlays.shape[1] != 3:
-            raise DataError(f"expected {self.overlays} overlays, got a tensor of {tuple(overlays.shape)}")
+        overlays = checked_aside(tensors["overlays"], self.overlays, "overlays")
         return Stripped(method=self, classifier=classifier, overlays=overlays)
 
 

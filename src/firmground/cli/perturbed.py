@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections import Counter
 from dataclasses import asdict
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 
 from firmground.cli.unfinished import RUN
 from firmground.data.decoding import decode
-from firmground.data.encoding import png
+from firmground.data.encoding import jpeg, png
 from firmground.errors import DataError
 from firmground.reports import record as records
 from firmground.reports.findings import Target
@@ -40,20 +38,23 @@ def written(
     found: ImageFiles,
     files: tuple[ImageFile, ...],
     folder: Path,
-    jpeg: int | None,
+    quality: int | None,
     rng: torch.Generator,
     watch: Watch,
     extra: dict[str, Any],
 ) -> dict[str, Any]:
-    """Perturbs one batch of files and writes its images; returns what is to be known of them, in JSON types."""
+    """Perturbs one batch of files and writes its images; returns what is to be known of them, in JSON types.
+
+    They are PNG files, or JPEG files of a `quality`, whose pixels may lie further from the clean ones.
+    """
     batch = found.read(files)
     if not batch.files:
         return {"images": [], "broken": dict(batch.broken), "doubts": [], "losses": []}
     made = chosen.perturb(encoders, batch.images, rng=rng, watch=watch, **extra)
     rows = []
     for number, (file, image) in enumerate(zip(batch.files, made.images, strict=True)):
-        data = png(image) if jpeg is None else as_jpeg(image, jpeg)
-        name = f"{file.name}.{'png' if jpeg is None else 'jpg'}"
+        data = png(image) if quality is None else jpeg(image, quality)
+        name = f"{file.name}.{'png' if quality is None else 'jpg'}"
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
@@ -79,14 +80,6 @@ def written(
 def levels(change: torch.Tensor) -> int:
     """The largest change of a pixel, between images of 256 levels."""
     return int((255 * change).abs().max().round())
-
-
-def as_jpeg(image: torch.Tensor, quality: int) -> bytes:
-    """An image as a JPEG file of that quality: no longer exactly what was made, and perhaps further from clean."""
-    with Image.open(io.BytesIO(png(image))) as opened:
-        file = io.BytesIO()
-        opened.save(file, format="JPEG", quality=quality)
-    return file.getvalue()
 
 
 def report_of(

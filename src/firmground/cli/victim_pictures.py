@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
 from firmground.data.annotated_images import BACKGROUND
-from firmground.data.encoding import png
+from firmground.data.encoding import picture, png
 from firmground.reports.html import Picture
 from firmground.reports.victims import Shown
 
@@ -83,9 +83,8 @@ def boxed(image: Images, found: Detections, names: Sequence[str], what: str) -> 
     """The image with the surest boxes, thicker where surer."""
     large = enlarged(image)
     scale = large.shape[-1] / image.shape[-1]
-    levels = (large.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    picture = Image.fromarray(levels)
-    draw = ImageDraw.Draw(picture)
+    drawn = picture(large)
+    draw = ImageDraw.Draw(drawn)
     order = found.scores.argsort(descending=True)[:SUREST].tolist()
     for place in reversed(order):
         box = [float(side) * scale for side in found.boxes[place].tolist()]
@@ -94,7 +93,7 @@ def boxed(image: Images, found: Detections, names: Sequence[str], what: str) -> 
         draw.rectangle(box, outline=shade, width=1 + round(3 * float(found.scores[place])))
         draw.text((box[0] + 3, box[1] + 1), names[label], fill=shade)
     said = [f"{names[int(found.labels[place])]} {float(found.scores[place]):.2f}" for place in order[:4]]
-    shown = torch.from_numpy(numpy.array(picture)).permute(2, 0, 1).float() / 255
+    shown = torch.from_numpy(numpy.array(drawn)).permute(2, 0, 1).float() / 255
     return Picture(png=png(shown), caption=f"{what}: {', '.join(said) or 'nothing'}")
 
 

@@ -7,15 +7,13 @@ images are enough; the score is how far the probabilities move.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
+from firmground.data.encoding import through_jpeg
 from firmground.defenses.guards.fitted_classifiers import (
     AnyClassifier,
     FittedClassifierGuard,
@@ -104,19 +102,10 @@ class Purified:
         """The purified images, at the size at which the classifier is shown them."""
         shown = seated(self.classifier, images)
         if self.method.by == "jpeg":
-            return torch.stack([jpeg(image, self.method.quality) for image in shown]).to(shown)
+            return torch.stack([through_jpeg(image, self.method.quality) for image in shown]).to(shown)
         if self.method.by == "blur":
             size = 2 * self.method.radius + 1
             return F.avg_pool2d(shown, size, 1, self.method.radius, count_include_pad=False)
         mean, axes = self.tensors["mean"].to(shown), self.tensors["axes"].to(shown)
         flat = shown.flatten(1) - mean
         return (mean + flat @ axes.T @ axes).clamp(0, 1).view_as(shown)
-
-
-def jpeg(image: torch.Tensor, quality: int) -> torch.Tensor:
-    """An image, (3, height, width) in [0, 1], as it comes back from a JPEG file."""
-    file = io.BytesIO()
-    values = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
-    Image.fromarray(values).save(file, format="JPEG", quality=quality)
-    again = numpy.array(Image.open(file).convert("RGB"))
-    return torch.from_numpy(again).permute(2, 0, 1).float() / 255

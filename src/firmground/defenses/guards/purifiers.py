@@ -6,14 +6,13 @@ cannot pass through (Athalye et al., "Obfuscated Gradients", ICML 2018). Judge t
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy
 import torch
 import torch.nn.functional as F
 
+from firmground.data.encoding import through_jpeg
 from firmground.errors import DataError
 from firmground.models.preprocessing import check_images
 from firmground.types import Watch, ignore
@@ -42,16 +41,7 @@ class Jpeg:
     def purge(self, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Images:
         """The images, (batch, 3, height, width) in [0, 1], after it; no gradient passes."""
         check_images(images)
-        return torch.stack([self._compressed(image) for image in images.detach().float().cpu()]).to(images)
-
-    def _compressed(self, image: torch.Tensor) -> torch.Tensor:
-        from PIL import Image
-
-        levels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        file = io.BytesIO()
-        Image.fromarray(levels).save(file, format="JPEG", quality=self.quality)
-        with Image.open(file) as again:
-            return torch.from_numpy(numpy.array(again)).permute(2, 0, 1).float() / 255
+        return torch.stack([through_jpeg(image, self.quality) for image in images.float()]).to(images)
 
 
 @dataclass(frozen=True, kw_only=True)

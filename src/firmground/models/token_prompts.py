@@ -8,6 +8,7 @@ with prompts from one without.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from firmground.errors import DataError, UnsupportedModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch.utils.hooks import RemovableHandle
 
@@ -61,6 +62,17 @@ def put(
 
     hooks = [layers[number].register_forward_pre_hook(enter(number)) for number in range(depth)]
     return [*hooks, layers[-1].register_forward_hook(leave, prepend=True)]
+
+
+@contextmanager
+def reading(layers: nn.ModuleList, tokens: torch.Tensor) -> Iterator[None]:
+    """While it lasts the first layers read `tokens`, (layers, count, width); gradients reach them."""
+    hooks = put(layers, len(tokens), tokens.shape[1], lambda _, number: tokens[number])
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def check_tokens(tower: Any, tokens: torch.Tensor, source: str) -> nn.ModuleList:

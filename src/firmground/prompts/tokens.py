@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from firmground.models.token_prompts import FAMILIES, check_tokens, layers_of, put
+from firmground.models.token_prompts import FAMILIES, check_tokens, layers_of, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,12 +40,8 @@ def inserted(base: ImageClassifier, tokens: torch.Tensor) -> Iterator[None]:
     Raises as `check_tokens`.
     """
     layers = check_tokens(_tower(base), tokens, base.source)
-    hooks = put(layers, len(tokens), tokens.shape[1], lambda _, number: tokens[number])
-    try:
+    with reading(layers, tokens):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _tower(base: ImageClassifier) -> Any:

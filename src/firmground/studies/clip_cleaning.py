@@ -102,15 +102,16 @@ def cleaner_of(case: Case | HardCase) -> Any:
     shared: dict[str, Any] = {"epochs": EPOCHS, "batch_size": BATCH}
     plain = shared | {"step_size": case.step_size, "warm_up": 0.1}
     falling = shared | {"first_step_size": case.step_size, "step_size": FALL * case.step_size, "warm_up": 0.5}
-    match case.cleaner:
+    shipped = case.cleaner == SHIPPED
+    match "disarm" if shipped else case.cleaner:
         case "cleanclip":
             return CleanCLIP(**plain)
         case "contrastive":
             return ContrastiveFinetune(**plain)
         case "supervised":
             return SupervisedFinetune(**plain, start="names")
-        case "disarm" | "disarm, as shipped":
-            without = () if case.cleaner == SHIPPED else WITHOUT.get(case.trigger, ())
+        case "disarm":
+            without = () if shipped else WITHOUT.get(case.trigger, ())
             return Disarm(**plain | {"epochs": LONGER}, without=without)
         case "par":
             return PAR(**falling)

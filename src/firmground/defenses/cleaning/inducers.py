@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from firmground.defenses.scans._patterns import SCALES, Patterns, grain
 from firmground.defenses.scans._waves import closest_waves
-from firmground.defenses.scans.decree import mean_cosine
+from firmground.defenses.scans.gathering import gathered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from firmground.models.dual import DualEncoder
     from firmground.types import Images, Watch
 
-STEP_SIZE, LAST = 0.1, 0.1  # of the search, and what is left of it at the end, as a share
+STEP_SIZE = 0.1  # of the search
 SEARCH_BATCH = 16  # images
 NARROW, WIDE = 0.2, 0.95  # sides of a box
 STAGE = "searching what gathers images"
@@ -90,19 +89,12 @@ def searched(
     watch: Watch,
 ) -> Inducers:
     """Colours behind each of `masks`, (count, 1, side, side), that bring `images` of that side closest together."""
-    side = images.shape[-1]
-    colours = torch.cat([grain(side, SCALES[i % len(SCALES)], rng) for i in range(len(masks))])
-    colours, masks = colours.sigmoid().to(images), masks.to(images)
-    for step in range(steps):
-        drawn = torch.randperm(len(images), generator=rng)[:SEARCH_BATCH].to(images.device)
-        now = Patterns(masks=masks, patterns=colours.requires_grad_())
-        cosines = mean_cosine(now.embed(encoder, images[drawn]))
-        (slope,) = torch.autograd.grad(cosines.sum(), colours)
-        size = STEP_SIZE * max(LAST, 1 - step / steps)
-        colours = (colours.detach() + size * slope.sign()).clamp(0, 1)
-        watch(step + 1, steps, STAGE, closest=float(cosines.detach().max()))
-    placed = (masks == 0).flatten(1).any(dim=1)
-    return Inducers(masks=masks, colours=colours, added=torch.zeros_like(placed), placed=placed)
+    found = gathered(
+        encoder, images, masks, steps=steps, step_size=STEP_SIZE, batch_size=SEARCH_BATCH, rng=rng, watch=watch,
+        stage=STAGE,
+    )  # fmt: skip
+    placed = (found.masks == 0).flatten(1).any(dim=1)
+    return Inducers(masks=found.masks, colours=found.patterns, added=torch.zeros_like(placed), placed=placed)
 
 
 def faint(side: int, opacity: float, count: int) -> torch.Tensor:

@@ -29,7 +29,7 @@ from firmground.errors import DataError
 from firmground.models.classifiers import embed_names
 from firmground.models.contrastive import share
 from firmground.models.surrogates import projected
-from firmground.models.token_prompts import attach, check_tokens, layers_of, put
+from firmground.models.token_prompts import attach, check_tokens, layers_of, reading
 from firmground.models.training import Training, fit
 from firmground.types import Watch, ignore
 
@@ -146,9 +146,5 @@ def _pooled(encoder: DualEncoder, pixels: torch.Tensor) -> torch.Tensor:
 def _prompted(encoder: DualEncoder, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """The same where the tower reads tokens, (layers, count, width)."""
     layers = layers_of(encoder.model.vision_model, encoder.source)
-    hooks = put(layers, len(tokens), tokens.shape[1], lambda _, number: tokens[number])
-    try:
+    with reading(layers, tokens):
         return _pooled(encoder, pixels)
-    finally:
-        for hook in hooks:
-            hook.remove()

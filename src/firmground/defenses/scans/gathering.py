@@ -71,7 +71,11 @@ class Gathering:
         """Judges `encoder` by at least 16 clean images, (batch, 3, height, width) in [0, 1], of many kinds."""
         started = time.perf_counter()
         parts = halves(encoder, images, rng)
-        found = self._searched(encoder, parts.search, rng, watch)
+        masks = self._masks(parts.search.shape[-1], rng)
+        found = gathered(
+            encoder, parts.search, masks, steps=self.steps, step_size=self.step_size, batch_size=self.batch_size,
+            rng=rng, watch=watch, stage="searching patterns that gather",
+        )  # fmt: skip
         wave = closest_waves(encoder, parts.search, amplitude=self.amplitude, cycles=self.cycles, count=1)
         with torch.no_grad():
             under = waved(encoder, parts.check, wave, self.amplitude)
@@ -79,21 +83,6 @@ class Gathering:
             clean = float(mean_cosine(encoder.embed_images(parts.check).float()[None]))
         everything = found.joined(_shown(wave, self.amplitude))
         return self._verdict(everything, cosines, clean, time.perf_counter() - started)
-
-    def _searched(self, encoder: DualEncoder, images: Images, rng: torch.Generator, watch: Watch) -> Patterns:
-        """Steps of signs up the mean cosine of batches under each pattern; the masks stay as they are."""
-        masks = self._masks(images.shape[-1], rng).to(images.device)
-        colours = torch.cat([grain(images.shape[-1], SCALES[i % len(SCALES)], rng) for i in range(len(masks))])
-        colours = colours.sigmoid().to(images.device)
-        for step in range(self.steps):
-            drawn = torch.randperm(len(images), generator=rng)[: self.batch_size].to(images.device)
-            now = Patterns(masks=masks, patterns=colours.requires_grad_())
-            cosines = mean_cosine(now.embed(encoder, images[drawn]))
-            (slope,) = torch.autograd.grad(cosines.sum(), colours)
-            size = self.step_size * max(LAST, 1 - step / self.steps)
-            colours = (colours.detach() + size * slope.sign()).clamp(0, 1)
-            watch(step + 1, self.steps, "searching patterns that gather", closest=float(cosines.detach().max()))
-        return Patterns(masks=masks, patterns=colours)
 
     def _masks(self, side: int, rng: torch.Generator) -> torch.Tensor:
         """Faint ones over everything, then patches in drawn places, (2 * restarts, 1, side, side)."""
@@ -134,6 +123,36 @@ class Gathering:
                 "cosine of clean images": clean,
             },
         )
+
+
+def gathered(
+    encoder: DualEncoder,
+    images: Images,
+    masks: torch.Tensor,
+    *,
+    steps: int,
+    step_size: float,
+    batch_size: int,
+    rng: torch.Generator,
+    watch: Watch,
+    stage: str,
+) -> Patterns:
+    """Colours behind each of `masks`, (count, 1, side, side), that bring `images` of that side closest together.
+
+    They take steps of signs up the mean cosine of batches; the masks stay as they are.
+    """
+    masks = masks.to(images.device)
+    colours = torch.cat([grain(images.shape[-1], SCALES[i % len(SCALES)], rng) for i in range(len(masks))])
+    colours = colours.sigmoid().to(images.device)
+    for step in range(steps):
+        drawn = torch.randperm(len(images), generator=rng)[:batch_size].to(images.device)
+        now = Patterns(masks=masks, patterns=colours.requires_grad_())
+        cosines = mean_cosine(now.embed(encoder, images[drawn]))
+        (slope,) = torch.autograd.grad(cosines.sum(), colours)
+        size = step_size * max(LAST, 1 - step / steps)
+        colours = (colours.detach() + size * slope.sign()).clamp(0, 1)
+        watch(step + 1, steps, stage, closest=float(cosines.detach().max()))
+    return Patterns(masks=masks, patterns=colours)
 
 
 def _shown(wave: torch.Tensor, amplitude: float) -> Patterns:

@@ -22,6 +22,7 @@ from firmground.rng import stream
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 from firmground.studies.transfer_ablations import EQUAL, LONG, OURS
+from firmground.studies.transfer_convergence import LONG_MOMENTUM, MOMENTUM, READINGS, reading
 from firmground.studies.transfer_report import CONTROL as NOISE
 from firmground.studies.transfer_report import SURROGATE, report_transfer
 from firmground.studies.victims.building import Recipe, built, encoder_of
@@ -57,9 +58,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "start at the image": {"random_start": False},
     "scales 0.5 to 1": {"scales": (0.5, 1.0)},
     "signs": {"optimizer": "sign", "step_size": 1 / 255},
+    "Adam's steps of 2/255": {"step_size": 2 / 255},
     "four times the steps": {"steps": 4 * STEPS},
     LONG: {"steps": 250},
+    f"last layer, {LONG}": {"layers": (-1,), "steps": 250},
+    MOMENTUM: {"optimizer": "momentum", "step_size": 1 / 255},
+    LONG_MOMENTUM: {"optimizer": "momentum", "step_size": 1 / 255, "steps": 250},
 }
+AT_LENGTH = ("pgd", "nrd", "dr", "mi", "di", "ilpd", OURS[0])  # with as many steps as PRM's paper takes, too
+OTHER_LOSSES = ("nrd", "dr")  # with the optimizer of `mi`, too, which is that of `pgd`'s loss
 TOKENS: dict[str, dict[str, Any]] = {  # of surrogates with a class token
     "patches only": {"tokens": "patches"},
     "class token only": {"tokens": "class"},
@@ -100,18 +107,28 @@ class Setting:
 def cases() -> tuple[Case, ...]:
     """Clean, all attacks at one epsilon after the other, ablations of PRM, further attacks, and another surrogate.
 
-    Last comes ours with fewer steps.
+    Then ours with fewer steps, and others with as many as PRM's paper takes, and with one optimizer.
     """
     grid = (Case(attack=attack, epsilon=level) for level in LEVELS for attack in ATTACKS)
     ablations = (Case(attack="prm", epsilon=ONE_LEVEL, variant=variant) for variant in VARIANTS)
     others = (Case(attack=attack, epsilon=ONE_LEVEL) for attack in FURTHER)
     elsewhere = (Case(attack=attack, epsilon=ONE_LEVEL, surrogate=OTHER_SURROGATE) for attack in ON_OTHER)
     fewer = (Case(attack=OURS[0], epsilon=ONE_LEVEL, variant=variant) for variant in FEWER)
-    return (Case(), *grid, *ablations, *others, *elsewhere, *fewer)
+    longer = (Case(attack=attack, epsilon=ONE_LEVEL, variant=LONG) for attack in AT_LENGTH)
+    alike = (
+        Case(attack=attack, epsilon=ONE_LEVEL, variant=variant)
+        for attack in OTHER_LOSSES
+        for variant in (MOMENTUM, LONG_MOMENTUM)
+    )
+    return (Case(), *grid, *ablations, *others, *elsewhere, *fewer, *longer, *alike)
 
 
 def run_case(case: Case, watch: Watch, *, setting: Setting) -> dict[str, Any]:
-    """Every victim's score, clean and attacked, with its relative drop, and mean drops by task and group."""
+    """Every victim's score, clean and attacked, with its relative drop, and mean drops by task and group.
+
+    `replicates` are those of the means by task and by what is read (see `transfer_convergence`): all cases draw the
+    same images, so that two of them can be compared in pairs.
+    """
     data = exam(setting.scenes)
     if not case.attack:
         return {"victims": {plan.name: _clean_facts(setting, plan, case.surrogate) for plan in setting.victims}}
@@ -130,7 +147,9 @@ def run_case(case: Case, watch: Watch, *, setting: Setting) -> dict[str, Any]:
             "group": plan.group(case.surrogate), "task": plan.task,
         }  # fmt: skip
         watch(number + 1, len(setting.victims), "judging")
-    return facts | {"victims": drops, "means": _means(drops, replicates, setting.scenes)}
+    return facts | {
+        "victims": drops, "means": _means(drops, replicates, setting.scenes), "replicates": _paired(drops, replicates),
+    }  # fmt: skip
 
 
 def attacked(case: Case, setting: Setting, clean: Images, watch: Watch) -> tuple[Images, dict[str, Any]]:
@@ -211,6 +230,16 @@ def _means(drops: dict[str, Any], replicates: dict[str, Any], scenes: int) -> di
                 value = float(numpy.mean([drops[name]["drop"]["value"] for name in chosen]))
                 spread = numpy.mean([replicates[name] for name in chosen], axis=0)
                 found.setdefault(task, {})[group] = asdict(percentile(value, spread, scenes)) | {"victims": len(chosen)}
+    return found
+
+
+def _paired(drops: dict[str, Any], replicates: dict[str, Any]) -> dict[str, list[float]]:
+    """Replicates of the mean drop over the victims of each task, and of those that read one thing."""
+    found = {}
+    for kind in (*TASKS, *READINGS):
+        chosen = [name for name, own in drops.items() if kind in (own["task"], reading(name))]
+        if chosen:
+            found[kind] = numpy.mean([replicates[name] for name in chosen], axis=0).round(4).tolist()
     return found
 
 

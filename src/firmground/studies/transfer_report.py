@@ -22,6 +22,7 @@ from firmground.studies.transfer_ablations import (
     untuned_table,
     why_prm,
 )
+from firmground.studies.transfer_convergence import convergence, long_ranks
 from firmground.types import Interval
 
 if TYPE_CHECKING:
@@ -50,13 +51,14 @@ def report_transfer(records: Sequence[Record], *, study: str = "transfer", surro
         "A relative drop is 1 - attacked / clean, with a bootstrap over images that draws the same for both.\n\n",
         "## Victims when clean\n\n", _clean_table(clean),
         "\n## Mean relative drop over a task's victims, %\n\n", _mean_table(plain, ALL), equal_passes(runs),
+        convergence(runs),
         "\n## By what the attacker knows of the victim, %\n\n", _group_table(plain),
         "\n## Ablations of PRM, mean relative drop, %\n\n", ablation_table(runs), why_prm(runs),
         *untuned_table(plain),
         *(["\n## Made on another tower, %\n\n", _group_table(elsewhere)] if elsewhere else []),
         "\n## All victims\n\n", *_victim_tables(plain, clean),
     ]  # fmt: skip
-    return Report(markdown="".join(text), summary=_summary(plain, clean), charts=_charts(plain))
+    return Report(markdown="".join(text), summary=_summary(plain, clean) | long_ranks(runs), charts=_charts(plain))
 
 
 def mean_drops(runs: Sequence[Record], group: str = ALL) -> dict[str, dict[str, dict[int, Interval]]]:

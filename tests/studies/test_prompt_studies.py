@@ -15,7 +15,7 @@ from firmground.models.classifiers import ImageClassifier
 from firmground.models.preprocessing import Preprocessing
 from firmground.prompts.visual_prompting import VisualPrompting
 from firmground.rng import stream
-from firmground.studies import prompt_accuracy, prompt_attack, prompt_cost, prompt_plain
+from firmground.studies import prompt_accuracy, prompt_accuracy_report, prompt_attack, prompt_cost, prompt_plain
 from firmground.studies.prompt_attack_report import HEADLINE, report_attack
 from firmground.studies.prompt_worlds import World
 from firmground.studies.runner import Record, case_name
@@ -68,7 +68,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(prompt_attack.LEARNING, name, QUICK)
         monkeypatch.setitem(prompt_attack.IMAGES, name, 60)
         monkeypatch.setitem(prompt_attack.WEIGHT, name, 1e-3)
-        monkeypatch.setitem(prompt_accuracy.IMAGES, name, 60)
+        monkeypatch.setitem(prompt_accuracy_report.IMAGES, name, 60)
         monkeypatch.setitem(prompt_accuracy.TESTS, name, 60)
         monkeypatch.setitem(prompt_cost.IMAGES, name, 48)
     monkeypatch.setattr(prompt_cost, "published", toy_base)
@@ -136,19 +136,52 @@ def test_the_attack_is_reported_by_base_and_distance() -> None:
 def test_accuracies_stand_beside_a_probe_and_no_prompt() -> None:
     case = prompt_accuracy.Case
     grid = [
-        case(base="clip", world="mnist", form=prompt_accuracy.NONE, mapping=""),
-        case(base="clip", world="mnist", form=prompt_accuracy.PROBE, mapping=""),
+        case(base="clip", world="mnist", form=prompt_accuracy_report.NONE, mapping=""),
+        case(base="clip", world="mnist", form=prompt_accuracy_report.PROBE, mapping=""),
         case(base="clip", world="mnist", form="full-image", mapping="iterated", augmentation="trivial"),
     ]
     found = [prompt_accuracy.run_case(cell, ignore) for cell in grid]
     assert [results["accuracy"]["value"] for results in found[:2]] == [1.0, 1.0]
     records = [record("prompt_accuracy", cell, results) for cell, results in zip(grid, found, strict=True)]
-    report = prompt_accuracy.report_accuracy(records)
+    report = prompt_accuracy_report.report_accuracy(records)
     assert report.summary["clip_mnist_probe"] == report.summary["clip_mnist_none"] == 1.0
     assert report.charts[0].bars is not None
     assert list(report.charts[0].bars)[-1] == "linear probe"
     with pytest.raises(DataError, match="no finished case"):
-        prompt_accuracy.report_accuracy([])
+        prompt_accuracy_report.report_accuracy([])
+
+
+def test_what_resizing_and_augmentation_change_is_told_by_pairs_of_a_seed() -> None:
+    def cell(value: float, images: int = 0, **what: Any) -> Record:
+        here: dict[str, Any] = {"base": "clip", "world": "mnist", **what}
+        kind = prompt_accuracy.Scarce if images else prompt_accuracy.Case
+        case = kind(**here, **({"images": images, "epochs": 9} if images else {}))
+        return record("prompt_accuracy", case, {"accuracy": {"value": value, "low": 0.0, "high": 1.0, "count": 10}})
+
+    resized = prompt_accuracy_report.RESIZED
+    cells = [cell(0.5 + seed / 10, seed=seed) for seed in range(3)]
+    cells += [cell(0.6 + seed / 10, seed=seed, form=resized) for seed in range(4)]  # the last has no fellow
+    cells += [cell(0.3, images=5), cell(0.5, images=5, augmentation="trivial"), cell(0.4, augmentation="trivial")]
+    report = prompt_accuracy_report.report_accuracy(cells)
+    assert report.summary["resize_gain_clip_mnist"] == pytest.approx(0.1)
+    assert report.summary["trivial_gain_clip_mnist"] == pytest.approx(-0.1)
+    assert report.summary["trivial_gain_clip_mnist_5_images_9_epochs"] == pytest.approx(0.2)
+    assert report.summary["clip_mnist_prompt"] == 0.6  # of seed 0 and all images
+    assert "| trainable resize | clip | mnist | resized padding | 60 | 8 | 3 | 60.0 | 70.0 | 10.0 |" in report.markdown
+
+
+def test_scarce_cases_learn_from_their_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    whole = VisualPrompting.fit
+
+    def fit(self: VisualPrompting, base: Any, data: LabelledImages, **how: Any) -> Any:
+        seen.append((len(data), self.epochs))
+        return whole(self, base, data, **how)
+
+    monkeypatch.setattr(VisualPrompting, "fit", fit)
+    prompt_accuracy.run_case(prompt_accuracy.Scarce(base="clip", world="mnist", images=30, epochs=1), ignore)
+    prompt_accuracy.run_case(prompt_accuracy.Case(base="clip", world="mnist"), ignore)
+    assert seen == [(30, 1), (60, prompt_accuracy_report.EPOCHS["clip"])]
 
 
 def test_the_grid_of_accuracies_has_every_mapping_and_form() -> None:
@@ -156,7 +189,7 @@ def test_the_grid_of_accuracies_has_every_mapping_and_form() -> None:
     assert len({case_name(study, case) for case in study.cases}) == len(study.cases)
     kinds = {case.mapping for case in study.cases} | {case.form for case in study.cases}
     assert kinds >= {"index", "frequency", "iterated", "fully-connected"}
-    assert kinds >= {"padding", "full-image", "fixed-patch", "random-patch", "tokens", prompt_accuracy.DEEP}
+    assert kinds >= {"padding", "full-image", "fixed-patch", "random-patch", "tokens", prompt_accuracy_report.DEEP}
     assert {case.base for case in study.cases if "tokens" in case.form} == {"vit"}
     assert {case.augmentation for case in study.cases} == {"none", "trivial"}
 

@@ -3,7 +3,9 @@
 Beside the prompts stand a linear probe on the frozen base's features and no prompt at all: the base's own classes,
 mapped to labels by how often images of each are taken for them (a CLIP that knows the labels' names needs no mapping).
 Not the full product: every mapping with a padding, every form with the best mapping, augmentation with both. Tokens, in
-the first layer or in all of them, are for the vision transformer; a resized padding has a learned width.
+the first layer or in all of them, are for the vision transformer; a resized padding has a learned width. What resizing
+and augmentation change is measured by pairs over several seeds, augmentation also where images are scarce and epochs
+many, for there it should help: see `Scarce` and `prompt_accuracy_report`.
 """
 
 from __future__ import annotations
@@ -14,39 +16,26 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from firmground.errors import DataError
 from firmground.prompts.mappings import LabelMapping, by_frequency, by_index, votes
 from firmground.rng import stream
-from firmground.studies.charts import Chart
+from firmground.studies.prompt_accuracy_report import DEEP, EPOCHS, IMAGES, NONE, PROBE, RESIZED, report_accuracy
 from firmground.studies.prompt_attack import LEARNING
 from firmground.studies.prompt_worlds import World, base, world
 from firmground.studies.runner import Study
-from firmground.studies.tables import Column, Report, Row, markdown_table, tidy
 from firmground.tasks.image_classification import clean_batches, evaluate
-from firmground.types import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from firmground.data.labelled_images import LabelledImages
     from firmground.models.augmentation import Augmentation
     from firmground.models.classifiers import ImageClassifier
     from firmground.prompts.mappings import MappingKind
     from firmground.prompts.visual import Form
-    from firmground.studies.runner import Record
     from firmground.types import Images, Watch
 
-NONE, PROBE = "no prompt", "linear probe"
-DEEP, RESIZED = "deep tokens", "resized padding"
-IMAGES = {"efficientnet": 600, "clip": 1200, "vit": 1200}  # of a provider
-EPOCHS = {"efficientnet": 6, "clip": 8, "vit": 8}
+SCARCE, SHOWN = 100, 9600  # images; and how many a prompt learns from in all epochs, as in the other cases
 TESTS = {"efficientnet": 500, "clip": 1000, "vit": 1000}
-COLUMNS = (
-    Column(key="ca", title="CA, %", kind="mean"),
-    Column(key="low", title="from", kind="mean"),
-    Column(key="high", title="to", kind="mean"),
-    Column(key="learning_seconds", title="seconds of learning", kind="mean", digits=0),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +50,24 @@ class Case:
     seed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scarce(Case):
+    """A case with so many images of a provider, who learns for so many epochs."""
+
+    images: int
+    epochs: int
+
+
+def effort(case: Case) -> tuple[int, int]:
+    """Images and epochs of a case."""
+    return (case.images, case.epochs) if isinstance(case, Scarce) else (IMAGES[case.base], EPOCHS[case.base])
+
+
 def run_case(case: Case, watch: Watch) -> dict[str, Any]:
     """CA on test images."""
     classifier, whole = base(case.base, case.world), world(case.world)
-    sets = whole.small(train=IMAGES[case.base], clean=len(whole.clean), test=TESTS[case.base])
+    images, epochs = effort(case)
+    sets = whole.small(train=images, clean=len(whole.clean), test=TESTS[case.base])
     facts: dict[str, Any] = {}
     if case.form == NONE:
         predict = unprompted(classifier, sets)
@@ -73,7 +76,7 @@ def run_case(case: Case, watch: Watch) -> dict[str, Any]:
     else:
         how = replace(
             LEARNING.get(case.base, LEARNING["clip"]),
-            epochs=EPOCHS[case.base],
+            epochs=epochs,
             form=cast("Form", {DEEP: "tokens", RESIZED: "padding"}.get(case.form, case.form)),
             deep=case.form == DEEP,
             resize=case.form == RESIZED,
@@ -138,54 +141,6 @@ def features(classifier: ImageClassifier, images: Images) -> torch.Tensor:
     return seen[0].flatten(1)
 
 
-def report_accuracy(records: Sequence[Record]) -> Report:
-    """CA of every cell with its interval, and bars for each base and world."""
-    rows = [_percent(row) for row in tidy(records)]
-    if not rows:
-        raise DataError("there is no finished case yet; run the study further")
-    order = {NONE: 0, PROBE: 2}
-    rows.sort(key=lambda r: (r["base"], r["world"], order.get(r["form"], 1), r["form"], r["mapping"], r["seed"]))
-    text = (
-        "# Visual prompts: clean accuracy\n\nTest images are the same in all rows of a world and a base; the interval "
-        f"is Wilson's over them. Provider's images: {', '.join(f'{n} on {name}' for name, n in IMAGES.items())}. "
-        "Seconds are of the clock, on a machine with other work.\n\n"
-    )
-    table = markdown_table(rows, by=("base", "world", "form", "mapping", "augmentation"), columns=COLUMNS)
-    charts = tuple(
-        Chart(
-            name=f"accuracy-{names[0]}-{names[1]}",
-            title=f"CA: {names[0]}, {names[1]}",
-            axis="CA",
-            bars={label(row): Interval(**{k: row[f"accuracy/{k}"] for k in ("value", "low", "high", "count")})
-                  for row in rows if (row["base"], row["world"]) == names and not row["seed"]},
-        )
-        for names in dict.fromkeys((row["base"], row["world"]) for row in rows)
-    )  # fmt: skip
-    return Report(markdown=text + table, summary=_summary(rows), charts=charts)
-
-
-def label(row: Row) -> str:
-    """How a row is named in a chart."""
-    if row["form"] in (NONE, PROBE):
-        return str(row["form"])
-    return ", ".join(str(row[name]) for name in ("form", "mapping", "augmentation") if row[name] != "none")
-
-
-def _percent(row: Row) -> Row:
-    shares = {"ca": "accuracy/value", "low": "accuracy/low", "high": "accuracy/high"}
-    return row | {name: 100 * row[key] for name, key in shares.items()}
-
-
-def _summary(rows: Sequence[Row]) -> dict[str, float | int]:
-    """The best prompt of every base and world, beside the probe and no prompt."""
-    found: dict[str, float | int] = {"cells": len(rows)}
-    for row in rows:
-        kind = {NONE: "none", PROBE: "probe"}.get(row["form"], "prompt")
-        name = f"{row['base']}_{row['world']}_{kind}"
-        found[name] = max(float(found.get(name, 0.0)), row["accuracy/value"])
-    return found
-
-
 def cases() -> tuple[Case, ...]:
     """First every mapping and what prompts stand beside, then forms and augmentation."""
     small = [Case(base="clip", world=name, form=form, mapping="") for name in _WORLDS for form in (NONE, PROBE)]
@@ -210,7 +165,22 @@ def cases() -> tuple[Case, ...]:
         for form in (NONE, PROBE, "padding", "full-image", "tokens", DEEP)
     ]
     sized = [Case(base="clip", world=name, form=RESIZED) for name in _WORLDS]
-    return (*small, *real, *best, *mapped, *changed, *more, *ways, *plain, *last, *vit, *sized)
+    return (*small, *real, *best, *mapped, *changed, *more, *ways, *plain, *last, *vit, *sized, *_paired())
+
+
+def _paired() -> tuple[Case, ...]:
+    """With and without resizing or augmentation, of seeds of their own; augmentation also where images are scarce."""
+    seeds = range(1, 5)
+    ways: tuple[dict[str, str], ...] = ({}, {"form": RESIZED}, {"augmentation": "trivial"})
+    found = [Case(base="clip", world=name, seed=seed, **way) for seed in seeds for name in _WORLDS for way in ways]
+    few: list[Case] = [
+        Scarce(base="clip", world=name, form=form, seed=seed, augmentation=kind, images=SCARCE, epochs=SHOWN // SCARCE)
+        for seed in seeds
+        for name in ("fashion", "mnist")
+        for form in ("padding", "full-image")
+        for kind in ("none", "trivial")
+    ]
+    return (*found, *few)
 
 
 _WORLDS = ("mnist", "fashion", "scenes")

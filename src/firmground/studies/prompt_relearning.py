@@ -4,11 +4,13 @@ A customer has 250 clean images with labels, and learns a fresh prompt from thos
 comes). It does not depend on the prompt that was given, so `OWNS` of them are learned once, and each meets every
 trigger. The control are honest prompts of the given one's form, which were never poisoned, under the same trigger.
 Beside the prompts of `prompt_defence` stand ones over the full image, which have more accuracy to lose, and attackers
-who know all this (see `prompt_carried`). Settings were chosen on prompts of even seeds; all cases have an odd one.
+who know all this (see `prompt_carried`). All cases have an odd seed. Settings were chosen on prompts of even seeds; the
+number of epochs also on a provider's images, which neither a customer nor a test has.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
@@ -82,9 +84,9 @@ def doubted(given: PromptedClassifier, anew: PromptedClassifier, plain: Images, 
 
 def _fresh(folder: Path, case: Member, found: Found, watch: Watch) -> list[LearnedPrompt]:
     """Prompts from the customer's labels, learned once for many cases."""
-    prompts = []
+    prompts, settings = [], hashlib.sha256(repr(RELEARN).encode()).hexdigest()[:8]
     for number in range(OWNS[case.base]):
-        path = folder / "prompts" / f"own-{case.base}-{case.world}-{number}.safetensors"
+        path = folder / "prompts" / f"own-{case.base}-{case.world}-{settings}-{number}.safetensors"
         if not path.is_file():
             rng = stream(number, "own")
             made = RELEARN.clean(found.learned, found.base, found.sets.clean, rng=rng, watch=watch)
@@ -116,7 +118,7 @@ def cases() -> tuple[Member, ...]:
     where: dict[str, Any] = {"base": "clip", "world": "fashion"}
     new = [
         [Member(**where, seed=701 + 2 * number, pattern=CARRIED[(number + 1) % 2]) for number in range(4)],
-        [Member(**where, seed=501 + 2 * number, pattern=STRONG) for number in range(4)],
+        [Member(**where, seed=501 + 2 * number, pattern=STRONG) for number in range(8)],
         [Member(**where, seed=611 + 2 * number, pattern="whole-image", size=0.6) for number in range(2)],
     ]
     made = [one for turn in zip_longest(*new) for one in turn if one is not None]
@@ -127,4 +129,4 @@ def cases() -> tuple[Member, ...]:
 def prompt_relearning() -> Study:
     """Prompts learned anew on clean images, against attackers who know it too."""
     work = partial(run_case, folder=population_folder())
-    return Study(name="prompt_relearning", cases=cases(), run_case=work, report=report_relearning, version=3)
+    return Study(name="prompt_relearning", cases=cases(), run_case=work, report=report_relearning, version=4)

@@ -12,6 +12,10 @@ than there are, and what it answers hands that on; so by default the labels alon
 the given one's form: pixels added over all of the image hold more of what there is to learn than a border around a
 smaller one.
 
+Few images need many epochs: on 250 of a provider's own, 60 gave 73.6 % where 30 gave 71.5 and 120 gave 74.5, but at 120
+the trigger of a wide patch led more images to its target. Flips, shifts, mixed images, weight decay and averaged
+weights gained nothing there.
+
 What is left then is what a trigger does to the base itself, behind any prompt. Some of the images that the fresh prompt
 sees bear a drawn patch, and its answer is to be that to the image without: an honest prompt would learn nothing from
 that. More and larger patches, and patterns over the whole image, were tried and left no less.
@@ -62,7 +66,7 @@ class PromptDistillation:
     paper: ClassVar[str] = "ours, after distillation (arXiv 1503.02531)"
 
     form: Literal["same", "padding", "full-image"] = "full-image"
-    epochs: int = 30
+    epochs: int = 60
     batch_size: int = 32
     step_size: float = 0.1
     mapping_step_size: float = 0.02

@@ -50,6 +50,7 @@ from firmground.defenses.guards import (
     BDetCLIP,
     Displacement,
     DoubleMasking,
+    Mahalanobis,
     NeighbourDisagreement,
     PartSwap,
     Purification,
@@ -161,6 +162,7 @@ DUAL_SCANS = (*IMAGE_SCANS, TextGathering(words=0))
 IMAGE_GUARDS = (
     BDetCLIP(),
     Displacement(),
+    Mahalanobis(),
     NeighbourDisagreement(k=10, layer=0),  # the hand-written encoder has images and texts in one place: look earlier
 )
 SMALL = {"epochs": 2, "batch_size": 6, "step_size": 1e-3, "warm_up": 0.5}

@@ -91,8 +91,8 @@ class TestImageGuard:
             method.fit(planted.encoder, labelled(10), rng=stream(0, "guard"))
 
 
-def test_neighbours_of_a_hidden_state_that_is_not_there_are_refused(planted):
-    (method,) = (method for method in cases.IMAGE_GUARDS if hasattr(method, "layer"))
+@pytest.mark.parametrize("method", [method for method in cases.IMAGE_GUARDS if hasattr(method, "layer")], ids=repr)
+def test_a_hidden_state_that_is_not_there_is_refused(method, planted):
     with pytest.raises(DataError, match="no hidden state 9; this encoder has 2"):
         dataclasses.replace(method, layer=9).fit(planted.encoder, labelled(240), rng=stream(0, "guard"))
 

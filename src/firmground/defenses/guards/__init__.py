@@ -15,6 +15,7 @@ from firmground.defenses.guards.fitted_classifiers import FittedClassifierGuard
 from firmground.defenses.guards.fitted_images import FittedImageGuard
 from firmground.defenses.guards.image_files import load_image_guard
 from firmground.defenses.guards.image_pipeline import GuardedImagePipeline
+from firmground.defenses.guards.mahalanobis import Mahalanobis
 from firmground.defenses.guards.neighbour_disagreement import NeighbourDisagreement
 from firmground.defenses.guards.part_swap import PartSwap
 from firmground.defenses.guards.patch_instability import PatchInstability
@@ -43,6 +44,7 @@ __all__ = [
     "GuardedImagePipeline",
     "GuardedPipeline",
     "Jpeg",
+    "Mahalanobis",
     "NeighbourDisagreement",
     "PVGuard",
     "PartSwap",
@@ -58,6 +60,6 @@ __all__ = [
 ]
 
 GUARDS = (PVGuard,)
-IMAGE_GUARDS = (BDetCLIP, Displacement, NeighbourDisagreement)
+IMAGE_GUARDS = (BDetCLIP, Displacement, Mahalanobis, NeighbourDisagreement)
 EVASION_GUARDS = (PatchInstability,)
 PURIFIERS = (Jpeg, BitDepth, Resizing, RandomResizing)

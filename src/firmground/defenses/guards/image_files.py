@@ -9,6 +9,7 @@ from firmground.defenses.guards.bdetclip import BDetCLIP
 from firmground.defenses.guards.displacement import Displacement
 from firmground.defenses.guards.fitted_images import SCHEMA, FittedImageGuard
 from firmground.defenses.guards.guard_files import read_guard, rebuilt_interval, rebuilt_method
+from firmground.defenses.guards.mahalanobis import Mahalanobis
 from firmground.defenses.guards.neighbour_disagreement import NeighbourDisagreement
 from firmground.defenses.guards.patch_instability import PatchInstability
 from firmground.errors import AdapterError, DataError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from firmground.models.dual import DualEncoder
 
-METHODS = (BDetCLIP, NeighbourDisagreement, Displacement, PatchInstability)
+METHODS = (BDetCLIP, NeighbourDisagreement, Displacement, Mahalanobis, PatchInstability)
 
 
 def base_of(path: str | Path) -> str:

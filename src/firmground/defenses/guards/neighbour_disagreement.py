@@ -96,9 +96,13 @@ def features(encoder: DualEncoder, images: Images, layer: int | None) -> torch.T
     shown = images.to(encoder.device)
     if layer is None:
         return encoder.embed_images(shown).float()
-    states = encoder.hidden_states(shown)
+    return torch.nn.functional.normalize(pooled(encoder, shown, layer), dim=1)
+
+
+def pooled(encoder: DualEncoder, images: Images, layer: int) -> torch.Tensor:
+    """The mean over the places of a hidden state, (batch, its width). Raises `DataError` where there is no such."""
+    states = encoder.hidden_states(images.to(encoder.device))
     if not -len(states) <= layer < len(states):
         raise DataError(f"there is no hidden state {layer}; this encoder has {len(states)}, counted from 0")
     state = states[layer].float()
-    pooled = state.mean(dim=(2, 3)) if state.ndim == 4 else state.mean(dim=1)
-    return torch.nn.functional.normalize(pooled, dim=1)
+    return state.mean(dim=(2, 3)) if state.ndim == 4 else state.mean(dim=1)

@@ -99,6 +99,8 @@ def show(report: VictimReport) -> None:
     table(f"{report.victim}, {report.task}, {report.images} images", columns, rows)
     if report.drop is not None:
         typer.echo(f"Relative drop: {report.drop.percent} %", err=True)
+    elif other:
+        typer.echo("There is no relative drop: the victim's score is 0 on clean images.", err=True)
 
 
 def evaluate_victim(options: VictimEvaluation, watch: Watch, *, pictures: bool = False) -> EvaluatedVictim:

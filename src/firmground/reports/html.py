@@ -56,13 +56,17 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class BarsSection:
-    """Rates before and after something, a guard for instance; `names` are what the two bars are called."""
+    """Rates before and after something, a guard for instance; `names` are what the two bars are called.
+
+    `harmed` says that what came between them was an attack: then the first bars have the colour of what is good.
+    """
 
     kind: ClassVar[str] = "bars"
     heading: str
     bars: tuple[Bar, ...]
     names: tuple[str, str] = ("without the guard", "with the guard")
     note: str = ""
+    harmed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,7 @@ class Picture:
 class PicturesSection:
     """Pictures side by side; `small` ones many in a row, `crisp` ones pixel by pixel, chequered where transparent.
 
-    `row` is how many belong together, in a row of their own; 0 for as many as there is room for.
+    `row` is how many belong together, in a row of their own, one alone being wide; 0 for as many as there is room for.
     """
 
     kind: ClassVar[str] = "pictures"

@@ -71,6 +71,8 @@ def perturb_page(report: PerturbReport, shown: Sequence[Picture], record: Record
         PicturesSection(
             heading="How the search went",
             pictures=(Picture(png=curve(report.losses), caption=curve_caption(report)),),
+            row=1,
+            note="It is jagged where a method makes something else small at every step, such as views drawn by chance.",
         ),
         TableSection(
             heading="The images",

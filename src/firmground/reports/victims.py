@@ -117,9 +117,12 @@ def victim_page(report: VictimReport, shown: Sequence[Shown], record: Record | N
                     for label, clean, attacked in bars
                 ),
                 names=("clean", "attacked"),
+                harmed=True,
             )
         )
-    sections += [PicturesSection(heading=one.name, pictures=one.pictures) for one in shown]
+    sections += [
+        PicturesSection(heading=one.name, pictures=one.pictures, row=max(2, len(one.pictures))) for one in shown
+    ]
     sections.append(_table(report))
     return Page(
         title=f"{report.victim}: {report.task}",
@@ -139,9 +142,12 @@ def victim_page(report: VictimReport, shown: Sequence[Shown], record: Record | N
 
 
 def _headline(report: VictimReport, first: str) -> str:
-    if report.attacked is None or report.drop is None:
+    if report.attacked is None:
         return f"{title(first)} {report.clean[first].percent}."
-    return f"{title(first)} falls by {100 * report.drop.value:.0f} %."
+    if report.drop is None:
+        return f"{title(first)} is 0 on clean images: there is nothing to lose."
+    share = round(100 * report.drop.value)
+    return f"{title(first)} falls by {share} %." if share > 0 else f"{title(first)} does not fall."
 
 
 def _steps(report: VictimReport) -> tuple[Step, ...]:

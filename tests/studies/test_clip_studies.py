@@ -187,20 +187,28 @@ def test_the_sifting_report_is_about_one_sifter_on_all_sets() -> None:
         clip_sift.report_sift([])
 
 
-def test_the_guard_report_gives_mean_and_worst_victim() -> None:
-    def judged(auroc: float) -> dict[str, Any]:
-        return {"auroc": auroc, "caught": share(0.9), "false": share(0.02)}
+def test_the_guard_report_gives_mean_and_worst_victim_and_leaves_controls_out() -> None:
+    def found(case: clip_guard.Case, auroc: float) -> Record:
+        told = {"caught": share(0.9), "false": share(0.02), "shifted": {"darker": 0.1}}
+        guards = {"mahalanobis": told | {"auroc": auroc}, "displacement": told | {"auroc": 0.999}}
+        return record("clip_guard", case, {"asr": 0.99, "world": "scenes", "guards": guards})
 
-    found = [
-        record("clip_guard", case, {"asr": 0.99, "guards": {"a": judged(0.99 - 0.01 * n), "b": judged(0.5)}})
-        for n, case in enumerate(clip_guard.cases()[:3])
-    ]
-    summary = clip_guard.report_guard(found).summary
-    assert summary["auroc"] == pytest.approx(0.98)
-    assert summary["auroc_min"] == pytest.approx(0.97)
-    assert summary["victims"] == 3
-    late = [record("clip_guard", case, {"asr": 1.0, "guards": {"a": judged(0.8)}}) for case in clip_guard.cases()[4:6]]
-    assert clip_guard.report_guard([*found, *late]).summary["auroc_unseen"] == 0.8
+    grid = clip_guard.cases()
+    assert len(set(grid)) == len(grid)
+    assert {(case.base, case.trigger, case.implanted) for case in grid if case.role == "design"} == set(
+        clip_guard.DESIGN
+    )
+    of = {"design": 1.0, "held": 0.9, "fresh": 0.7, "control": 0.1}
+    report = clip_guard.report_guard([found(case, of[case.role]) for case in grid])
+    count = {role: sum(case.role == role for case in grid) for role in of}
+    victims = sum(count.values()) - count["control"]
+    assert report.summary["victims"] == victims
+    assert report.summary["auroc"] == pytest.approx(sum(of[role] * count[role] for role in list(of)[:3]) / victims)
+    assert report.summary["auroc_min"] == report.summary["auroc_fresh"] == pytest.approx(0.7)
+    assert report.summary["victims_unseen"] == count["held"] + count["fresh"]
+    assert f"| mahalanobis | scenes | darker | {len(grid)} | 0.100" in report.markdown
+    with pytest.raises(DataError, match="no finished case"):
+        clip_guard.report_guard([])
 
 
 def test_scans_are_judged_on_other_bases_than_those_that_set_thresholds() -> None:

@@ -1,9 +1,14 @@
 """The study `clip_guard`: guards in front of poisoned dual encoders, on clean and on triggered images.
 
 A guard is fitted on clean validation images alone. It is judged by AUROC between test images as they are and the same
-images with the victim's trigger (those of the target class left out), and at its own threshold. The views of
-`displacement` were chosen on the victims of BadNet and Blended (`NOISE`); the others judge it, among them encoders of
-Fashion-MNIST whose backdoor was put into the tower.
+images with the victim's trigger (those of the target class left out), and at its own threshold; and by what share of
+clean test images it flags when they were changed a little (`guard_shifts`).
+
+What counts is `HEADLINE`. Its layer, pooling and law were chosen on the six cells of `DESIGN`, on other images than the
+study's; when it had its form it met the cells that had judged the guards before, then the `fresh` ones: other shapes of
+tower, other ways to the backdoor, and a base (`fashion-thin-1`) that was made for it. Cells of role `control` are clean
+encoders that meet a trigger all the same: what a guard flags there is the stamp itself, not a backdoor. They are in no
+mean.
 """
 
 from __future__ import annotations
@@ -11,94 +16,112 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from firmground.defenses.guards.bdetclip import BDetCLIP
-from firmground.defenses.guards.displacement import Displacement
-from firmground.defenses.guards.neighbour_disagreement import NeighbourDisagreement
-from firmground.errors import DataError
+from firmground.defenses.guards import BDetCLIP, Displacement, Mahalanobis, NeighbourDisagreement
 from firmground.intervals import rate
 from firmground.rng import stream
+from firmground.studies import dual_population
 from firmground.studies.calibration import auc
-from firmground.studies.charts import Chart
+from firmground.studies.clip_guard_report import HEADLINE, report_guard
 from firmground.studies.dual_data import TARGETS
 from firmground.studies.dual_population import NOISE, TRIGGERS, Child, built, sets_of
+from firmground.studies.guard_shifts import SHIFTS
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
-from firmground.studies.tables import Column, Report, grouped, markdown_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from firmground.attacks.triggers import ImageTrigger
     from firmground.data.labelled_images import LabelledImages
     from firmground.defenses.guards.fitted_images import FittedImageGuard
-    from firmground.studies.dual_population import Built
-    from firmground.studies.runner import Record
     from firmground.types import Watch
 
-VICTIMS = ("scenes-resnet-1", "fashion-resnet-1")
-IMPLANTED = ("stripes", "sig", "text", "triangles")  # on Fashion-MNIST
-BATCH = 250
+SCENES, FASHION = "scenes-resnet-1", "fashion-resnet-1"
+DESIGN = (  # base, trigger, implanted
+    *((base, trigger, False) for base in (SCENES, FASHION) for trigger in NOISE),
+    (SCENES, "text", False),
+    (FASHION, "stripes", True),
+)
+ON_FASHION = ("stripes", "text", "sig", "triangles")  # implanted, known to the guards before
+FRESH = {  # implanted
+    SCENES: tuple(name for name in TRIGGERS if name != "wanet"),
+    "scenes-thin-1": tuple(TRIGGERS),
+    "scenes-bottleneck-1": tuple(name for name in TRIGGERS if name != "wanet"),
+    "scenes-convnext-3": ("badnet", "sig", "text"),
+    FASHION: (*NOISE, "blended-stripes", "wanet"),
+    "fashion-thin-1": tuple(TRIGGERS),
+}
+BATCH, SHIFTED = 250, 300
 GUARDS: dict[str, Any] = {
     "bdetclip": BDetCLIP(),
     "bdetclip, small gaps only": BDetCLIP(side="small"),
     "neighbours": NeighbourDisagreement(),
     "neighbours, an earlier layer": NeighbourDisagreement(layer=1),
     "displacement": Displacement(),
+    "mahalanobis": Mahalanobis(),
 }
-COLUMNS = (
-    Column(key="auroc", title="AUROC", kind="mean", digits=3),
-    Column(key="caught", title="triggered images flagged, share", kind="mean", digits=3),
-    Column(key="false", title="clean images flagged, share", kind="mean", digits=3),
-    Column(key="asr", title="ASR without the guard, share", kind="mean", digits=3),
-)
+
+FEW = ("displacement", HEADLINE)  # before fresh victims and in controls
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A victim; all guards stand before it."""
+    """A victim, or in a `control` a clean encoder under a trigger; guards stand before it."""
 
     base: str
     trigger: str
+    role: str = "held"  # design, held, fresh or control
     seed: int = 0
     implanted: bool = False
 
 
 def cases() -> tuple[Case, ...]:
-    """Noise triggers first, on all bases."""
-    early = ("stripes", "sig", "text")
-    others = tuple(name for name in TRIGGERS if name not in (*NOISE, *early))
-    quick = tuple(Case(base=VICTIMS[1], trigger=name, implanted=True) for name in IMPLANTED)
-    late = [Case(base=base, trigger=name) for some in (early, others) for base in VICTIMS for name in some]
-    return *(Case(base=base, trigger=name) for base in VICTIMS for name in NOISE), *quick, *late
+    """Victims that judged the guards before, fresh ones by base, controls."""
+    known = [(base, trigger, False) for base in (SCENES, FASHION) for trigger in NOISE]
+    known += [(FASHION, trigger, True) for trigger in ON_FASHION]
+    known += [(SCENES, trigger, False) for trigger in TRIGGERS if trigger not in NOISE]
+    held = [
+        Case(base=cell[0], trigger=cell[1], implanted=cell[2], role="design" if cell in DESIGN else "held")
+        for cell in known
+    ]
+    fresh = [
+        Case(base=base, trigger=trigger, implanted=True, role="fresh")
+        for base, triggers in FRESH.items()
+        for trigger in triggers
+    ]
+    control = [Case(base=base, trigger=trigger, role="control") for base in (SCENES, FASHION) for trigger in TRIGGERS]
+    return *held, *fresh, *control
 
 
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     """What each guard makes of the test images."""
-    child = Child(base=case.base, trigger=case.trigger, seed=case.seed, implanted=case.implanted)
+    control = case.role == "control"
+    child = Child(base=case.base, trigger="" if control else case.trigger, seed=case.seed, implanted=case.implanted)
     found = built(Path(folder), child, watch)
+    trigger = TRIGGERS[case.trigger]
     sets = sets_of(found.world)
     target = sets.test.label_names.index(TARGETS[found.world])
     others = sets.test.select([row for row, label in enumerate(sets.test.labels) if label != target])
+    shown = dual_population.judged(found.encoder, sets.test, trigger) if control else found.manifest
     guards = {}
     for name, guard in GUARDS.items():
-        fitted = guard.fit(found.encoder, sets.validation, rng=stream(case.seed, "guard", name), watch=watch)
-        guards[name] = judged(fitted, found, others)
-    return {"world": found.world, "asr": found.manifest["asr"]["value"], "guards": guards}
+        if name in FEW or case.role not in ("fresh", "control"):
+            fitted = guard.fit(found.encoder, sets.validation, rng=stream(case.seed, "guard", name), watch=watch)
+            guards[name] = judged(fitted, trigger, others)
+            if name in FEW:
+                guards[name]["shifted"] = shifted(fitted, others)
+    return {"world": found.world, "asr": shown["asr"]["value"], "guards": guards}
 
 
-def judged(fitted: FittedImageGuard, found: Built, images: LabelledImages) -> dict[str, Any]:
+def judged(fitted: FittedImageGuard, trigger: ImageTrigger, images: LabelledImages) -> dict[str, Any]:
     """AUROC of triggered against clean images, and the shares of both that are flagged."""
-    if found.trigger is None:
-        raise DataError("a guard is judged on a victim; name a trigger")
     rng = stream(0, "stamps")
     clean: list[float] = []
     triggered: list[float] = []
     for start in range(0, len(images), BATCH):
         batch = images.batch(start, BATCH)
         clean += fitted.score(batch).values
-        triggered += fitted.score(found.trigger.stamp(batch, rng=rng)).values
+        triggered += fitted.score(trigger.stamp(batch, rng=rng)).values
     return {
         "auroc": auc(clean, triggered),
         "caught": asdict(rate(value > fitted.threshold for value in triggered)),
@@ -106,48 +129,13 @@ def judged(fitted: FittedImageGuard, found: Built, images: LabelledImages) -> di
     }
 
 
-def report_guard(records: Sequence[Record]) -> Report:
-    """Every guard's rows; the headline is the guard with the highest mean AUROC, with its worst beside it."""
-    rows = [
-        {
-            **record.case,
-            "attack": _attack(record.case),
-            "guard": name,
-            "asr": record.results["asr"],
-            "auroc": found["auroc"],
-        }
-        | {share: found[share]["value"] for share in ("caught", "false")}
-        for record in records
-        if record.error is None and record.study == "clip_guard"
-        for name, found in record.results["guards"].items()
-    ]
-    if not rows:
-        raise DataError("there is no finished case yet; run the study further")
-    groups = {names[0]: [row["auroc"] for row in group] for names, group in grouped(rows, ("guard",)).items()}
-    best = max(groups, key=lambda name: fmean(groups[name]))
-    text = [
-        "# Guards in front of poisoned dual encoders\n\n",
-        f"Highest mean AUROC: {best}, {fmean(groups[best]):.3f} over {len(groups[best])} victims, at worst "
-        f"{min(groups[best]):.3f}.\n\n",
-        markdown_table(rows, by=("base", "attack", "trigger", "guard"), columns=COLUMNS),
-    ]
-    summary: dict[str, float | int] = {
-        "auroc": fmean(groups[best]),
-        "auroc_min": min(groups[best]),
-        "victims": len(groups[best]),
-    }
-    unseen = [row["auroc"] for row in rows if row["guard"] == best and row["trigger"] not in NOISE]
-    if unseen:
-        summary |= {"auroc_unseen": fmean(unseen), "victims_unseen": len(unseen)}
-    chart = Chart(name="auroc", title="AUROC on every victim", axis="AUROC", dots=groups)
-    return Report(markdown="".join(text), summary=summary, charts=(chart,))
-
-
-def _attack(case: dict[str, Any]) -> str:
-    return "implanted" if case.get("implanted") else "poisoned pairs"
+def shifted(fitted: FittedImageGuard, images: LabelledImages) -> dict[str, float]:
+    """The share of clean images that is flagged after each of the `SHIFTS`."""
+    some = images.batch(0, SHIFTED)
+    return {name: sum(fitted.score(change(some)).flagged) / len(some) for name, change in SHIFTS.items()}
 
 
 def clip_guard() -> Study:
     """Every guard before every victim."""
     work = partial(run_case, folder=population_folder())
-    return Study(name="clip_guard", cases=cases(), run_case=work, report=report_guard, version=3)
+    return Study(name="clip_guard", cases=cases(), run_case=work, report=report_guard, version=4)

@@ -76,6 +76,10 @@ BASES = (
         name="scenes-thin-1", world="scenes", architecture="thin", seed=1, split="report",
         teacher=Child(base="scenes-resnet-1"),
     ),
+    Base(
+        name="fashion-thin-1", world="fashion", architecture="thin", seed=1, split="report",
+        teacher=Child(base="fashion-resnet-1"),
+    ),
     *(
         Base(
             name=f"scenes-{shape}-2", world="scenes", architecture=shape, seed=2, split="calibration",

@@ -91,6 +91,6 @@ class State(torch.nn.Module):
         """Remembers the present where it is better than the best so far."""
         if (merit, -loss) > tuple(self.score.tolist()):
             self.best.load_state_dict(self.now.state_dict())
-            self.score.copy_(torch.tensor([merit, -loss]))
+            self.score.copy_(torch.tensor([merit, -loss], dtype=torch.float64))
             self.hits.copy_(torch.tensor([round(accuracy.value * accuracy.count), accuracy.count]))
             self.epoch.fill_(epoch)

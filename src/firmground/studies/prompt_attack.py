@@ -97,6 +97,7 @@ def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
         "accuracy_drop": honest["value"] - facts["accuracy"]["value"],
         "validation_asr": planted.success.value,
         "poisons": len(planted.rows),
+        "best_epoch": planted.learned.measurements["best_epoch"],
         "learning_seconds": round(planted.learned.measurements["seconds"], 1),
     }
 
@@ -171,7 +172,7 @@ def cases() -> tuple[Case, ...]:
     real: dict[str, Any] = {"base": "efficientnet", "world": "mnist"}
     small: dict[str, Any] = {"base": "clip", "world": "fashion"}
     ends = [Case(**real, trigger="optimised", way=1.0), Case(**real), Case(**real, way=1.0)]
-    ends += [Case(**real, seed=seed) for seed in range(1, 4)]
+    ends += [Case(**real, seed=seed) for seed in range(1, 8)]
     ways = [Case(**small, trigger=kind, way=way) for way in WAYS for kind in ("checker", "optimised")]
     middle = [Case(**real, trigger="whole-image"), Case(**real, way=0.25), Case(**real, trigger="optimised")]
     again = [Case(**small, trigger=kind, way=way, seed=1) for way in WAYS for kind in ("checker", "optimised")]

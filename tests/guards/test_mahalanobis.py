@@ -5,7 +5,7 @@ import torch
 from sklearn.covariance import OAS
 
 from firmground.data.labelled_images import LabelledImages
-from firmground.defenses.guards.mahalanobis import Mahalanobis, distances, law
+from firmground.defenses.guards.mahalanobis import Mahalanobis, distances, held_out, law
 from firmground.errors import DataError
 from firmground.models.planted_dual import planted_dual
 from firmground.rng import stream
@@ -49,9 +49,19 @@ def test_a_law_of_another_width_is_refused():
         distances(drawn(2, width=4), **law(drawn(9)))
 
 
-@pytest.mark.parametrize("support", [0.0, 1.0, 0.001])
-def test_a_support_that_leaves_nothing_is_refused(support):
+def test_each_state_is_held_against_the_law_of_others():
+    states = drawn(24)
+    states[5] += 50
+    found = held_out(states, 4)
+    others = states[[row for row in range(24) if row % 4 != 1]]
+    assert found[5] == distances(states[5:6], **law(others))[0]
+    assert found.argmax() == 5
+    assert found[5] > 3 * distances(states, **law(states))[5], "of a law that it made it would be part"
+
+
+@pytest.mark.parametrize("folds", [1, 41])
+def test_folds_that_leave_nothing_are_refused(folds):
     images = torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     data = LabelledImages(images=images, labels=(0, 1) * 30, label_names=("a", "b"))
-    with pytest.raises(DataError, match="support"):
-        Mahalanobis(support=support).fit(planted_dual().encoder, data, rng=stream(0, "guard"))
+    with pytest.raises(DataError, match="2 to 40 folds"):
+        Mahalanobis(folds=folds).fit(planted_dual().encoder, data, rng=stream(0, "guard"))

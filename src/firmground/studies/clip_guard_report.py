@@ -35,7 +35,7 @@ def report_guard(records: Sequence[Record]) -> Report:
     by = ("base", "attack", "trigger", "role", "guard")
     text = [
         "# Guards in front of poisoned dual encoders\n\n",
-        *(_sentence(*names, group) for names, group in grouped(victims, ("guard", "role")).items()),
+        *(_sentence(names[0], names[1], group) for names, group in grouped(victims, ("guard", "role")).items()),
         "\n",
         markdown_table(victims, by=by, columns=COLUMNS),
     ]
@@ -50,9 +50,9 @@ def report_guard(records: Sequence[Record]) -> Report:
     ]
     if changed:
         flagged = (Column(key="false", title="flagged, share", kind="mean", digits=3),)
-        by = ("guard", "world", "clean images")
-        ordered = sorted(changed, key=lambda row: tuple(row[key] for key in by[:2]))
-        text += ["\n## Clean images that were changed\n\n", markdown_table(ordered, by=by, columns=flagged)]
+        ordered = sorted(changed, key=lambda row: (row["guard"], row["world"]))
+        table = markdown_table(ordered, by=("guard", "world", "clean images"), columns=flagged)
+        text += ["\n## Clean images that were changed\n\n", table]
     dots = {names[0]: [row["auroc"] for row in group] for names, group in grouped(victims, ("guard",)).items()}
     chart = Chart(name="auroc", title="AUROC on every victim", axis="AUROC", dots=dots)
     return Report(markdown="".join(text), summary=_summary(counted), charts=(chart,))

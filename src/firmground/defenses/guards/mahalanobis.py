@@ -9,8 +9,8 @@ clean image has them.
 Departs from the paper: one layer, the last, where the paper weighs all by examples of what is to be found; one law
 instead of one a class, for the target class is where triggered images go; no gradient step on the input; and the
 covariance is shrunk by its size alone (Chen et al., "Shrinkage Algorithms for MMSE Covariance Estimation", IEEE TSP
-2010, eq. 23), so that it can be had from few images. The threshold comes from clean images alone, and from others than
-the law does: those that made it lie closer.
+2010, eq. 23), so that it can be had from few images. The threshold comes from clean images alone, each held against the
+law of others (`folds`): those that made a law lie closer to it.
 
 Layer, pooling and law were chosen on six poisoned encoders (BadNet and Blended of both worlds, text on scenes, stripes
 on Fashion-MNIST); `benchmarks/clip_guard` has the others, and what it says of clean images that were changed. It knows
@@ -43,33 +43,29 @@ LEAST = 1e-12  # variance: of a set of equal images there is none
 class Mahalanobis:
     """Flags images whose pooled hidden state lies far from those of clean images, for how these vary.
 
-    `layer` counts hidden states, 0 the first, -1 the last; `support` is the share of the clean images that gives the
-    law, the rest calibrates; `flag_rate` the share of clean images that may be flagged.
+    `layer` counts hidden states, 0 the first, -1 the last. To calibrate, each of `folds` parts of the clean images is
+    held against the law of the others. `flag_rate` is the share of clean images that may be flagged.
     """
 
     name: ClassVar[str] = "mahalanobis"
     paper: ClassVar[str] = "Lee et al. (NeurIPS 2018)"
 
     layer: int = -1
-    support: float = 0.5
+    folds: int = 5
     flag_rate: float = 0.02
     batch_size: int = 64
 
     def fit(
         self, encoder: DualEncoder, data: LabelledImages, *, rng: torch.Generator, watch: Watch = ignore
     ) -> FittedImageGuard:
-        """Takes at least 40 clean images of the kind that will come beside the support; their labels do not count."""
-        if not 0 < self.support < 1:
-            raise DataError(f"expected a support between 0 and 1, got {self.support}")
-        rows = shuffled(data, int(-(-FEWEST // (1 - self.support))), rng)
-        count = int(self.support * len(rows) + 1e-9)
-        if count < 2:
-            raise DataError(f"a support of {self.support} is {count} of {len(rows)} images; raise it, or give more")
+        """Takes at least 40 clean images of the kind that will come; their labels are not looked at."""
+        if not 2 <= self.folds <= FEWEST:
+            raise DataError(f"expected 2 to {FEWEST} folds, got {self.folds}")
+        rows = shuffled(data, FEWEST, rng)
         states = judged(
             data, rows, lambda images: self._state(encoder, images), batch_size=self.batch_size, watch=watch
         )
-        tensors = law(states[:count])
-        return calibrated(self, encoder, data, distances(states[count:], **tensors), tensors)
+        return calibrated(self, encoder, data, held_out(states, self.folds), law(states))
 
     def judge(self, encoder: DualEncoder, tensors: dict[str, torch.Tensor]) -> Callable[[Images], torch.Tensor]:
         """What scores images by `mean`, (width,), and `whitening`, (width, width), of clean states."""
@@ -87,7 +83,18 @@ def distances(states: torch.Tensor, *, mean: torch.Tensor, whitening: torch.Tens
     """How far states, (batch, width), lie from a law, (batch,). Raises `DataError` for a law of another width."""
     if states.shape[1:] != mean.shape:
         raise DataError(f"a hidden state of {states.shape[1]} numbers does not fit a law of {len(mean)}")
-    return ((states - mean) @ whitening.T).norm(dim=1)
+    found: torch.Tensor = torch.linalg.vector_norm((states - mean) @ whitening.T, dim=1)
+    return found
+
+
+def held_out(states: torch.Tensor, folds: int) -> torch.Tensor:
+    """How far each of the states, (count, width), lies from the law of those in other folds than its own, (count,)."""
+    fold = torch.arange(len(states)) % folds
+    found = states.new_empty(len(states))
+    for number in range(folds):
+        own = fold == number
+        found[own] = distances(states[own], **law(states[~own]))
+    return found
 
 
 def law(states: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -76,3 +76,22 @@ def test_what_is_for_the_other_kind_is_refused(run, dual, encoder, clean_table, 
         result = run("guard", "fit", *words, "--out", tmp_path / "x")
         assert (result.exit_code, said in result.stderr) == (4, True), result.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["mahalanobis", "displacement", "patch-instability"])
+def test_a_guard_stands_before_an_encoder_with_prompts(run, dual, clean_table, tmp_path, method):
+    (tmp_path / "classes.txt").write_text("\n".join(COLOURS))
+    words = ("--data", clean_table, "--classes", tmp_path / "classes.txt", "--json")
+    brief = ("--method", "rvpt", "--set", "epochs=1", "--set", "batch_size=8", "--set", "tokens=2", "--no-scan")
+    folder, guard = tmp_path / "prompted", tmp_path / "guard.safetensors"
+    assert run("clean", dual, *words, *brief, "--out", folder).exit_code == 0
+    fit = run("guard", "fit", folder, *words, "--method", method, "--out", guard)
+    assert fit.exit_code == 0, fit.output
+    (tmp_path / "new").mkdir()
+    picture(shade(2)).save(tmp_path / "new" / "a.png")
+    told = run("guard", "apply", guard, "--images", tmp_path / "new", "--json")
+    assert json.loads(told.stdout)["results"][0]["score"] is not None, told.output
+    measured = json.loads(run("guard", "evaluate", guard, *words).stdout)
+    assert measured["results"]["accuracy"]["count"] == 64
+    bare = run("guard", "apply", guard, "--encoder", folder / "encoder", "--images", tmp_path / "new")
+    assert (bare.exit_code, f"fit a guard on {folder / 'encoder'}" in " ".join(bare.stderr.split())) == (2, True)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from firmground.attacks.evasion import (
+    DI,
     DR,
     FIA,
     ILPD,
@@ -19,7 +20,10 @@ from firmground.attacks.evasion import (
     NRD,
     PGD,
     PRM,
+    SI,
+    SSA,
     TGR,
+    TI,
     AttackVLM,
     MAttack,
     PNAPatchOut,
@@ -358,6 +362,27 @@ def test_one_pattern_fools_on_images_it_was_not_made_on():
     assert sum(again.after) < sum(noise.after)
     with pytest.raises(DataError, match="from 1 to 2 encoders a step, got 3"):
         made(dataclasses.replace(method, chosen=3), encoders, drawn)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        (PRM, {"scales": (1.0, 0.5)}, r"expected scales as \(least, greatest\) from 0.05 to 4, got \(1.0, 0.5\)"),
+        (PRM, {"scales": (0.0, 1.0)}, "from 0.05 to 4"),
+        (PRM, {"step_size": math.nan}, "a step_size above 0 and at most 1"),
+        (MI, {"momentum": -1.0}, "expected momentum of 0 or more, got -1.0"),
+        (DI, {"chance": 1.5}, "expected chance from 0 to 1"),
+        (SSA, {"copies": 0}, "expected copies of 1 or more, got 0"),
+        (SI, {"copies": 40}, "expected copies from 1 to 8"),
+        (TI, {"kernel": -1}, "kernel of 1 or more"),
+        (ILPD, {"gamma": math.nan}, "gamma from 0 to 1, got nan"),
+        (PNAPatchOut, {"patches": 0.0}, "patches above 0 and at most 1"),
+        (Reversal, {"views": 2.0}, "views from 0 to 1"),
+    ],
+)
+def test_settings_that_make_no_sense(kind, settings, said):
+    with pytest.raises(DataError, match=said):
+        kind(**settings)
 
 
 def test_cosines_and_their_gradient():

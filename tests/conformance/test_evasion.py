@@ -133,6 +133,13 @@ class TestEvasion:
         with pytest.raises(DataError, match=advice):
             dataclasses.replace(method, **settings)
 
+    def test_no_setting_may_be_no_number(self, method):
+        for field in dataclasses.fields(method):
+            if isinstance(field.default, float):
+                for bad in (math.nan, math.inf, -1.0):
+                    with pytest.raises(DataError, match=f"expected .*(got|{field.name})"):
+                        dataclasses.replace(method, **{field.name: bad})
+
 
 def test_only_one_evasion_changes_all_images_alike(encoder, images):
     for method in cases.EVASIONS:

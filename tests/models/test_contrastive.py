@@ -231,8 +231,8 @@ def test_the_logit_scale_stays_below_a_hundred():
             DataError,
         ),
         (lambda: pretrain(batch_size=1), "batches of at least two", DataError),
-        (lambda: pretrain(step_size=-1.0), "step_size must be positive", DataError),
-        (lambda: pretrain(clip=0.0), "positive clip", DataError),
+        (lambda: pretrain(step_size=-1.0), "expected step_size above 0, got -1.0", DataError),
+        (lambda: pretrain(clip=0.0), "expected clip above 0", DataError),
         (
             lambda: pretrain().train(
                 tiny(), TensorPairs(images=coloured().images, captions=("a red picture",) * 24), rng=stream(0, "p")

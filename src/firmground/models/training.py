@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from firmground.bounds import ABOVE_0, FROM_0, check_bounds
 from firmground.errors import DataError, ModelError
 from firmground.models.checkpoints import Checkpoints, Progress
 from firmground.rng import stream
@@ -51,10 +52,9 @@ class Training:
                 f"expected at least one epoch, batches of at least two and a positive save_every, got {self.epochs}, "
                 f"{self.batch_size} and {self.save_every}"
             )
-        if self.step_size <= 0 or self.first_step_size < 0 or self.warm_up < 0 or self.weight_decay < 0:
-            raise DataError("step_size must be positive, first_step_size, warm_up and weight_decay at least 0")
-        if not 0 < self.beta2 < 1 or self.clip <= 0:
-            raise DataError(f"expected beta2 between 0 and 1 and a positive clip, got {self.beta2} and {self.clip}")
+        check_bounds(self, step_size=ABOVE_0, first_step_size=FROM_0, warm_up=FROM_0, weight_decay=FROM_0, clip=ABOVE_0)
+        if not 0 < self.beta2 < 1:
+            raise DataError(f"expected beta2 between 0 and 1, got {self.beta2}")
 
 
 class Objective(Protocol):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 import torch
 
 from firmground.attacks.evasion.perturbed import Perturbed, distances, rounded
+from firmground.bounds import FROM_0, check_bounds
 from firmground.errors import DataError
 from firmground.models.preprocessing import check_images
 from firmground.models.surrogates import surrogates_of
@@ -60,10 +61,11 @@ class Search:
             raise DataError(f"expected an epsilon above 0 and at most 1, in units of [0, 1] pixels, got {self.epsilon}")
         if self.epsilon < LEVEL * (1 - 1e-6):
             raise DataError(f"an epsilon of {self.epsilon} is lost when images are saved; give at least 1/255, 0.00393")
-        if self.steps < 1 or self.batch_size < 1 or self.step_size <= 0:
+        check_bounds(self, momentum=FROM_0)
+        if self.steps < 1 or self.batch_size < 1 or not 0 < self.step_size <= 1:
             raise DataError(
-                f"expected one step or more, a positive step_size and a batch of one or more, got {self.steps}, "
-                f"{self.step_size} and {self.batch_size}"
+                "expected one step or more, a step_size above 0 and at most 1, a batch of one or more, got "
+                f"{self.steps}, {self.step_size} and {self.batch_size}"
             )
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from firmground.attacks.evasion._embedding import away_through
 from firmground.attacks.evasion._search import Search, run
+from firmground.bounds import SHARE, check_bounds
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ class DI(Search):
     optimizer: Literal["sign", "momentum", "nesterov", "adam"] = "momentum"
     chance: float = 0.5
     smallest: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self, chance=SHARE, smallest=(0.05, 1.0))
 
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""

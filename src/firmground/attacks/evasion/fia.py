@@ -17,7 +17,7 @@ import torch
 from firmground.attacks.evasion._embedding import similarity
 from firmground.attacks.evasion._layers import block_of
 from firmground.attacks.evasion._search import Objective, Search, run
-from firmground.errors import DataError
+from firmground.bounds import FROM_1, check_bounds
 from firmground.models.surrogates import kept
 from firmground.types import Watch, ignore
 
@@ -43,8 +43,7 @@ class FIA(Search):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.copies < 1 or not 0 < self.dropped < 1:
-            raise DataError(f"expected copies, and a share of dropped pixels between 0 and 1, got {self}")
+        check_bounds(self, copies=FROM_1, dropped=(0.01, 0.99))
 
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""

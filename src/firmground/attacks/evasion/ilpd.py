@@ -15,6 +15,7 @@ import torch
 from firmground.attacks.evasion._embedding import similarity
 from firmground.attacks.evasion._layers import block_of
 from firmground.attacks.evasion._search import Objective, Search, run
+from firmground.bounds import SHARE, check_bounds
 from firmground.models.surrogates import kept, replaced
 from firmground.types import Watch, ignore
 
@@ -36,6 +37,10 @@ class ILPD(Search):
     optimizer: Literal["sign", "momentum", "nesterov", "adam"] = "momentum"
     block: int | None = None
     gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self, gamma=SHARE)
 
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""

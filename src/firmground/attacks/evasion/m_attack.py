@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from firmground.attacks.evasion._embedding import similarity, targets_for
 from firmground.attacks.evasion._search import Objective, Search, run
+from firmground.bounds import check_bounds
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ class MAttack(Search):
     paper: ClassVar[str] = "Li et al., arXiv 2503.10635"
     steps: int = 300
     crops: tuple[float, float] = (0.5, 0.9)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self, crops=(0.01, 1.0))
 
     def perturb(
         self,

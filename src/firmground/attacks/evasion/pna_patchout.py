@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from firmground.attacks.evasion._embedding import away
 from firmground.attacks.evasion._search import Search, run
 from firmground.attacks.evasion._transformers import QUERIES_AND_KEYS, modules_named, outputs_changed
+from firmground.bounds import SHARE_ABOVE_0, check_bounds
 from firmground.models.surrogates import surrogates_of
 from firmground.types import Watch, ignore
 
@@ -34,6 +35,10 @@ class PNAPatchOut(Search):
     paper: ClassVar[str] = "Wei et al., AAAI 2022, arXiv 2109.04176"
     optimizer: Literal["sign", "momentum", "nesterov", "adam"] = "momentum"
     patches: float = 130 / 196
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self, patches=SHARE_ABOVE_0)
 
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`.

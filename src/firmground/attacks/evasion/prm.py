@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from firmground.attacks.evasion._layers import Tokens, cosines, layers_of, units_of
 from firmground.attacks.evasion._search import Objective, Search, run
+from firmground.bounds import check_bounds
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class PRM(Search):
     layers: tuple[int, ...] | None = None
     tokens: Tokens = "all"
     scales: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self, scales=(0.05, 4.0))
 
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""

@@ -30,7 +30,7 @@ from firmground.attacks.evasion._embedding import similarity
 from firmground.attacks.evasion._layers import Tokens, chosen_layers, cosines, units_of
 from firmground.attacks.evasion._search import Objective, Search, run
 from firmground.attacks.evasion._views import through, windows
-from firmground.errors import DataError
+from firmground.bounds import FROM_0, SHARE, check_bounds
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ class Reversal(Search):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise DataError(f"expected a zoom as (least, greatest), above 0, got {self.zoom}")
+        check_bounds(self, alignment=FROM_0, pooled=FROM_0, views=SHARE, zoom=(0.05, 20.0), noise=FROM_0)
 
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""

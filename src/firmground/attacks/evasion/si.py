@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from firmground.attacks.evasion._embedding import away_through
 from firmground.attacks.evasion._search import Search, run
+from firmground.bounds import check_bounds
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class SI(Search):
     paper: ClassVar[str] = "Lin et al., ICLR 2020, arXiv 1908.06281"
     optimizer: Literal["sign", "momentum", "nesterov", "adam"] = "nesterov"
     copies: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self, copies=(1, 8))
 
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""

@@ -15,6 +15,7 @@ import torch
 
 from firmground.attacks.evasion._embedding import away_through
 from firmground.attacks.evasion._search import Search, run
+from firmground.bounds import FROM_1, SHARE, check_bounds
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ class SSA(Search):
     optimizer: Literal["sign", "momentum", "nesterov", "adam"] = "momentum"
     copies: int = 20
     rho: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self, copies=FROM_1, rho=SHARE)
 
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""

@@ -24,6 +24,7 @@ from firmground.attacks.evasion._transformers import (
     outputs_changed,
     with_gradient,
 )
+from firmground.bounds import FROM_0, check_bounds
 from firmground.models.surrogates import surrogates_of
 from firmground.types import Watch, ignore
 
@@ -44,6 +45,10 @@ class TGR(Search):
     optimizer: Literal["sign", "momentum", "nesterov", "adam"] = "momentum"
     attention_weight: float = 0.75
     mlp_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self, attention_weight=FROM_0, mlp_weight=FROM_0)
 
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`.

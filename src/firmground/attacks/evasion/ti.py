@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from firmground.attacks.evasion._embedding import away
 from firmground.attacks.evasion._search import Search, run
+from firmground.bounds import FROM_1, check_bounds
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class TI(Search):
     paper: ClassVar[str] = "Dong et al., CVPR 2019, arXiv 1904.02884"
     optimizer: Literal["sign", "momentum", "nesterov", "adam"] = "momentum"
     kernel: int = 15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self, kernel=FROM_1)
 
     def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""

@@ -19,6 +19,7 @@ import torch
 from firmground.attacks.evasion._embedding import similarity
 from firmground.attacks.evasion._search import Search, joined
 from firmground.attacks.evasion.perturbed import Perturbed, distances, rounded
+from firmground.bounds import FROM_0, check_bounds
 from firmground.errors import DataError
 from firmground.models.preprocessing import check_images
 from firmground.models.surrogates import surrogates_of
@@ -42,6 +43,10 @@ class XTransfer(Search):
     step_size: float = 0.5 / 255
     chosen: int = 1
     exploration: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self, exploration=FROM_0)
 
     def perturb(
         self,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from firmground import __version__
+from firmground.bounds import ABOVE_0, FROM_1, check_bounds
 from firmground.errors import DataError
 from firmground.models.contrastive import finished, share
 from firmground.models.training import Training, fit
@@ -49,10 +50,7 @@ class Adversarial(Training):
         super().__post_init__()
         if not 0 < self.epsilon <= 1:
             raise DataError(f"expected an epsilon above 0 and at most 1, in units of [0, 1] pixels, got {self.epsilon}")
-        if self.inner_steps < 1 or self.inner_step_size <= 0:
-            raise DataError(
-                f"expected one inner step or more of a positive size, got {self.inner_steps} of {self.inner_step_size}"
-            )
+        check_bounds(self, inner_steps=FROM_1, inner_step_size=ABOVE_0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

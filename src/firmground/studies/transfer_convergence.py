@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from firmground.studies.transfer_ablations import ALL, LONG, METRICS, OURS, table
+from firmground.studies.victims.catalogue import GROUPS
 from firmground.tasks.resampling import percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from firmground.studies.runner import Record
     from firmground.types import Interval
@@ -45,8 +46,8 @@ def convergence(runs: Sequence[Record]) -> str:
         return ""
     return "".join([
         f"\n## With the {LONG} of PRM's paper, mean relative drop, %\n\n",
-        "PRM's paper takes 250 steps, most others 10 to 100. Each attack with its own optimizer and step size, at equal "
-        "steps, 8/255. The last columns are PRM's drop less the attack's, in points, with paired intervals.\n\n",
+        "PRM's paper takes 250 steps, most others 10 to 100. Each attack with its own optimizer and step size, at "
+        "equal steps, 8/255. The last columns are PRM's drop less the attack's, in points, with paired intervals.\n\n",
         _compared(cases, [(name, name, variant) for variant in ("", LONG) for name in PUBLISHED], own=True),
         "\n### One optimizer for all losses\n\n",
         "PRM, PGD on the embedding, NRD and DR differ in their losses; here all take the optimizer of `mi` in steps of "
@@ -56,6 +57,8 @@ def convergence(runs: Sequence[Record]) -> str:
         "Drops of segmentation and detection by whether the victim classifies embeddings of crops, or places of the "
         "maps of the whole image, which is what PRM changes.\n\n",
         _by_reading(cases),
+        f"\n### What the attacker knows of the victim, with {LONG}\n\nMean drop over the four tasks.\n\n",
+        _by_group(cases),
     ])  # fmt: skip
 
 
@@ -64,13 +67,11 @@ def long_ranks(runs: Sequence[Record]) -> dict[str, int]:
     own = {r.case["attack"]: r for r in runs if r.case["epsilon"] == LEVEL and r.case["variant"] == LONG}
     if "prm" not in own or len(own) == 1:
         return {}
-    others = [record for name, record in own.items() if name not in ("prm", *OURS)]
-    drop: Callable[[Record, str], float] = lambda record, task: float(record.results["means"][task][ALL]["value"])
-    return {
-        f"prm_rank_{task}_{LONG.replace(' ', '_')}": 1 + sum(drop(one, task) > drop(own["prm"], task) for one in others)
-        for task in METRICS
-        if task in own["prm"].results["means"]
-    }
+    found = {}
+    for task in METRICS:
+        drops = {name: r.results["means"][task][ALL]["value"] for name, r in own.items() if name not in OURS}
+        found[f"prm_rank_{task}_{LONG.replace(' ', '_')}"] = 1 + sum(drop > drops["prm"] for drop in drops.values())
+    return found
 
 
 def lead(one: Record, other: Record, kinds: Sequence[str]) -> Interval | None:
@@ -123,6 +124,17 @@ def _by_reading(cases: dict[Any, Record]) -> str:
             drops = [f"{100 * drop_of(record.results['victims'], kind):.1f}" for kind in READINGS]
             leads = ["" if attack == "prm" else _points(lead(prm, record, (kind,))) for kind in READINGS]
             lines.append([attack, *drops, *leads])
+    return table(lines, left=1)
+
+
+def _by_group(cases: dict[Any, Record]) -> str:
+    lines = [["attack", *GROUPS]]
+    for attack in ("prm", *PUBLISHED):
+        record = cases.get((attack, LONG))
+        if record is not None:
+            means = record.results["means"].values()
+            known = [[own[group]["value"] for own in means if group in own] for group in GROUPS]
+            lines.append([attack, *(f"{100 * numpy.mean(values):.1f}" if values else "-" for values in known)])
     return table(lines, left=1)
 
 

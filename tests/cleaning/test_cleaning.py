@@ -185,6 +185,7 @@ def some_inducers():
     return Inducers(
         masks=masks,
         colours=colours,
+        shifts=torch.zeros(3, 2, 12, 12),
         added=torch.tensor([False, False, True]),
         placed=torch.tensor([False, True, False]),
     )
@@ -224,7 +225,7 @@ def test_disarm_searches_again_after_each_round_and_counts_on():
         tiny(), coloured(), rng=stream(0, "clean"), watch=lambda step, total, stage, **t: heard.append((stage, step))
     )
     assert found.steps == 32
-    searches = [i for i, (stage, step) in enumerate(heard) if stage != "disarm" and step == 1]
+    searches = [i for i, (stage, step) in enumerate(heard) if stage == "searching what gathers images" and step == 1]
     steps = [step for stage, step in heard if stage == "disarm"]
     assert len(searches) == 3
     assert steps == list(range(1, 33))

@@ -23,7 +23,7 @@ from firmground.studies.clip_cleaning import (
     clip_cleaning,
 )
 from firmground.studies.clip_cleaning_report import KEPT, SHIPPED, best_cleaner, chosen, report_cleaning
-from firmground.studies.clip_hard_cases import CONTAMINATED, CONTROL, HardCase, clean_child, contaminated
+from firmground.studies.clip_hard_cases import CONTAMINATED, CONTROL, UNIMODAL, HardCase, clean_child, contaminated
 from firmground.studies.dual_data import CLASSES, LONGEST, SIDE, TARGETS, scene_pairs
 from firmground.studies.dual_population import BASES, NOISE, OPTIMISED, TRIGGERS, Child, trigger_of
 from firmground.studies.runner import Record, case_name
@@ -44,6 +44,8 @@ def cleaned(case: Case, accuracy: float, asr: float | None, validation: float) -
         results |= {"asr": share(asr), "asr_all": share(asr)}
     if case.cleaner:
         results["clean_seconds"] = 2.0
+    else:
+        results["large"] = share(accuracy - 0.001 * bool(case.trigger))
     return record("clip_cleaning", case, results)
 
 
@@ -100,7 +102,7 @@ def test_the_step_size_is_chosen_without_a_look_at_asr() -> None:
 def test_cleaning_is_reported_at_the_chosen_step_size() -> None:
     report = report_cleaning(cleaning_records())
     assert report.summary["undefended_asr_min_noise"] == 0.99
-    assert report.summary["undefended_accuracy_drop_max"] == pytest.approx(0.01)
+    assert report.summary["undefended_accuracy_drop_max"] == pytest.approx(0.011), "of the large test set"
     assert report.summary["cleanclip_asr_max_noise"] == 0.08
     assert report.summary["cleanclip_accuracy_drop_max"] == pytest.approx(0.01)
     assert report.summary["best_asr_max"] == 0.04
@@ -126,20 +128,23 @@ def test_hard_cases_and_controls_have_tables_of_their_own() -> None:
     again = {"rebound": {"asr": share(0.31), "accuracy": share(0.9)}}
     control = HardCase(base="b", trigger="badnet", hardship=CONTROL)
     hard = HardCase(base="b", trigger="badnet", hardship=CONTAMINATED, cleaner="disarm", step_size=1e-3)
+    harder = HardCase(base="b", trigger="badnet", hardship=UNIMODAL, cleaner="cleanclip", step_size=1e-2)
     disarmed = cleaned(Case(base="b", trigger="badnet", cleaner="disarm", step_size=1e-3), 0.93, 0.02, 0.93)
     found = [
         *cleaning_records(),
         record("clip_cleaning", control, {"asr": share(0.043), "accuracy": share(0.95)} | again),
         record("clip_cleaning", hard, {"asr": share(0.57), "accuracy": share(0.9)}),
+        record("clip_cleaning", harder, {"asr": share(0.66), "accuracy": share(0.91)}),
         replace(disarmed, results=disarmed.results | again),
     ]
     report = report_cleaning(found)
     assert report.summary["points"] == plain.summary["points"] + 1
-    assert "| b | badnet | 1 | 94.0 | 1.0 | 99.0 | 99.0 | 4.3 | 5 |" in report.markdown
+    assert "| b | badnet | 1 | 94.0 | 93.9 | 1.1 | 99.0 | 99.0 | 4.3 | 5 |" in report.markdown
     assert "| b | badnet | disarm | 1 | 0.0010 | 90.0 | 57.0 |" in report.markdown
+    assert "| b | badnet | cleanclip | 1 | 0.0100 | 91.0 | 66.0 |" in report.markdown
     assert "| b | badnet | disarm | 1 | 2.0 | 31.0 | 90.0 |" in report.markdown
     assert "| b | badnet | (none: a clean child) | 1 | 4.3 | 31.0 | 90.0 |" in report.markdown
-    assert "5 poisons" not in plain.markdown
+    assert not any(hardship in plain.markdown for hardship in (CONTAMINATED, UNIMODAL))
 
 
 def test_a_cleaning_set_may_hold_a_few_poisons() -> None:

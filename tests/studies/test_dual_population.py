@@ -13,6 +13,7 @@ import torch
 from firmground.data.scenes import TEMPLATES
 from firmground.errors import DataError
 from firmground.studies import clip_cleaning, clip_guard, clip_scan, clip_sift, dual_population
+from firmground.studies.clip_hard_cases import UNIMODAL, HardCase
 from firmground.studies.dual_data import Sets, labelled, scene_pairs
 from firmground.studies.dual_population import MANIFEST, Child, base_named, build_base, build_child, built, fresh, load
 from firmground.studies.dual_students import Teach
@@ -41,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
         for module in (dual_population, clip_cleaning, clip_guard, clip_scan):
             patch.setattr(module, "sets_of", lambda world: small)
         patch.setattr(clip_cleaning, "EPOCHS", 1)
+        patch.setattr(clip_cleaning, "large_test", lambda world: small.test)
         yield tmp_path_factory.mktemp("population")
     dual_population.pairs_of.cache_clear()
 
@@ -78,6 +80,9 @@ def test_cases_of_all_studies_run(folder: Path) -> None:
     for cleaner in clip_cleaning.CLEANERS:
         case = clip_cleaning.Case(base=BASE, trigger="blended", cleaner=cleaner, step_size=1e-3, pairs=128)
         assert {"accuracy", "asr", "validation", "clean_seconds"} <= set(of(clip_cleaning, case))
+    as_it_is = of(clip_cleaning, HardCase(base=BASE, trigger="blended", hardship=UNIMODAL))
+    assert as_it_is["large"] == as_it_is["accuracy"]
+    assert (folder / "dual" / f"{BASE}-blended-0.04-0-ssl").is_dir()
     sifted = of(clip_sift, clip_sift.Case(base=BASE, trigger="blended", rate=dual_population.RATE, encoder="own"))
     assert set(sifted["sifters"]) == set(clip_sift.SIFTERS)
     assert sifted["poisons"] == round(dual_population.RATE * 300)

@@ -23,12 +23,13 @@ from firmground.studies.clip_hard_cases import (
     CONTAMINATED,
     CONTROL,
     POISONS,
+    UNIMODAL,
     HardCase,
     clean_child,
     contaminated,
     rebound,
 )
-from firmground.studies.dual_data import CLEAN
+from firmground.studies.dual_data import CLEAN, large_test
 from firmground.studies.dual_population import NOISE, OPTIMISED, Child, base_named, built, judged, sets_of
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 VICTIMS = ("scenes-resnet-1", "fashion-resnet-1")
 CLEANERS = ("disarm", "cleanclip", "contrastive", "restore", "par", "supervised")
 SHIPPED_FIRST = ("wanet", OPTIMISED)
+HARDEST = (("cleanclip", 1e-2), ("contrastive", 1e-2), ("disarm", 8e-3))  # on victims of InfoNCE + SSL
 STEP_SIZES = (3e-3, 1e-3, 1e-2, 3e-4)
 MANY, FEW = CLEAN, 3072  # clean pairs that a cleaner gets: a quarter or a twelfth of those that a victim saw
 FIRST = (("disarm", 8e-3), ("cleanclip", 3e-3), ("contrastive", 3e-3), ("cleanclip", 1e-2), ("contrastive", 1e-2))
@@ -71,6 +73,10 @@ def cases() -> tuple[Case | HardCase, ...]:
     """Victims as they are, and at the points of `FIRST` with `MANY` pairs; hard cases; all step sizes with `FEW`."""
     victims = [*EARLY, *((VICTIMS[0], trigger) for trigger in OTHERS)]
     control = [HardCase(base=base, trigger=trigger, hardship=CONTROL) for base, trigger in victims]
+    unimodal = [
+        HardCase(base=VICTIMS[0], trigger=trigger, hardship=UNIMODAL, cleaner=cleaner, step_size=size)
+        for (cleaner, size), trigger in product((("", 0.0), *HARDEST), NOISE)
+    ]
     hard = [
         HardCase(base=base, trigger=trigger, hardship=CONTAMINATED, cleaner=cleaner, step_size=size)
         for (cleaner, size), (base, trigger) in product(FIRST[:2], victims)
@@ -82,6 +88,7 @@ def cases() -> tuple[Case | HardCase, ...]:
         *_cases(victims, FIRST, MANY),
         *control,
         *_cases([(VICTIMS[0], trigger) for trigger in SHIPPED_FIRST], [(SHIPPED, FIRST[0][1])], MANY),
+        *unimodal,
         *hard,
         *_cases(victims, [(SHIPPED, FIRST[0][1])], MANY),
         *_cases(victims, rest),
@@ -125,7 +132,8 @@ def run_case(case: Case | HardCase, watch: Watch, *, folder: str) -> dict[str, A
     hardship = getattr(case, "hardship", "")
     if hardship == CONTROL:
         return _control(case, watch, Path(folder))
-    found = built(Path(folder), Child(base=case.base, trigger=case.trigger, seed=case.seed), watch)
+    child = Child(base=case.base, trigger=case.trigger, seed=case.seed, unimodal=hardship == UNIMODAL)
+    found = built(Path(folder), child, watch)
     sets, encoder = sets_of(found.world), found.encoder
     facts: dict[str, Any] = {"world": found.world, "victim_seconds": found.manifest["seconds"]}
     if case.cleaner:
@@ -136,6 +144,8 @@ def run_case(case: Case | HardCase, watch: Watch, *, folder: str) -> dict[str, A
         cleaned = cleaner_of(case).clean(encoder, pairs, rng=rng, watch=watch)
         encoder = cleaned.encoder
         facts |= {"clean_seconds": round(cleaned.seconds, 1), "steps": cleaned.steps, "losses": cleaned.losses}
+    else:
+        facts["large"] = judged(encoder, large_test(found.world))["accuracy"]
     facts["validation"] = judged(encoder, sets.validation)["accuracy"]
     facts |= judged(encoder, sets.test, found.trigger)
     if case.cleaner == "disarm" and not hardship and found.trigger is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from firmground.errors import DataError
 from firmground.studies.charts import Chart
-from firmground.studies.clip_hard_cases import CONTAMINATED, CONTROL, HANDFUL
+from firmground.studies.clip_hard_cases import CONTAMINATED, CONTROL, HANDFUL, UNIMODAL
 from firmground.studies.tables import Column, Report, Row, grouped, markdown_table, tidy
 from firmground.types import Interval
 
@@ -28,6 +28,7 @@ GROUP = ("base", "trigger", "pairs", "cleaner")
 NOISE = ("badnet", "blended")
 BEFORE = (
     Column(key="ca", title="CA, %", kind="mean"),
+    Column(key="large_ca", title="CA of 8,000 images, %", kind="mean"),
     Column(key="below_clean", title="below the clean child, points", kind="mean"),
     Column(key="asr_percent", title="ASR, %", kind="mean"),
     Column(key="asr_all_percent", title="ASR over all images, %", kind="mean"),
@@ -131,26 +132,30 @@ def _worst(picked: Sequence[Row], best: str, ending: str) -> dict[str, float | i
 def _percent(row: Row) -> Row:
     shares = {
         "ca": "accuracy/value", "asr_percent": "asr/value", "asr_all_percent": "asr_all/value",
-        "again_percent": "rebound/asr/value", "again_ca": "rebound/accuracy/value",
+        "large_ca": "large/value", "again_percent": "rebound/asr/value", "again_ca": "rebound/accuracy/value",
     }  # fmt: skip
     return row | {name: 100 * row[key] for name, key in shares.items() if key in row} | {"size": row["step_size"]}
 
 
 def _beside_clean(row: Row, before: Mapping[tuple[str, str], Row], controls: Mapping[tuple[str, str], Row]) -> Row:
     clean, control = before.get((row["base"], "")), controls.get((row["base"], row["trigger"]))
-    found = {} if clean is None else {"below_clean": clean["ca"] - row["ca"]}
+    found = {} if clean is None else {"below_clean": clean["large_ca"] - row["large_ca"]}
     return row | found | ({} if control is None else {"control_percent": control["asr_percent"]})
 
 
 def _hard_cases(every: Sequence[Row], controls: Mapping[tuple[str, str], Row]) -> str:
-    """Tables of poisoned cleaning sets and of rebounds, where there are any."""
-    poisoned = [row for row in every if row.get("hardship") == CONTAMINATED]
+    """Tables of victims of InfoNCE + SSL, poisoned cleaning sets and rebounds, where there are any."""
     again = [row for row in every if "rebound/asr/value" in row and row.get("hardship") != CONTROL]
     again += [row | {"cleaner": "(none: a clean child)"} for row in controls.values() if "rebound/asr/value" in row]
     text = ""
-    if poisoned:
-        text += f"\n## A cleaning set with {CONTAMINATED}\n\n"
-        text += markdown_table(poisoned, by=("base", "trigger", "cleaner"), columns=(AFTER[0], AFTER[1], AFTER[3]))
+    for title, hardship in (
+        (f"Victims trained with {UNIMODAL}", UNIMODAL),
+        (f"A cleaning set with {CONTAMINATED}", CONTAMINATED),
+    ):
+        rows = [row for row in every if row.get("hardship") == hardship]
+        if rows:
+            text += f"\n## {title}\n\n"
+            text += markdown_table(rows, by=("base", "trigger", "cleaner"), columns=(AFTER[0], AFTER[1], AFTER[3]))
     if again:
         text += f"\n## Poisoned again with {HANDFUL} pairs, after the cleaning\n\n"
         again.sort(key=lambda row: (row["base"], row["trigger"]))

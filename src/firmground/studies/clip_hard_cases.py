@@ -1,4 +1,5 @@
-"""Hard cases of `clip_cleaning`: poisons in the cleaning set, poisoning again after the cleaning, and a control.
+"""Hard cases of `clip_cleaning`: victims trained with InfoNCE + SSL, poisons in the cleaning set, poisoning again after
+the cleaning, and a control.
 
 Controls tell how much of an ASR is no backdoor: a trigger covers what an image shows, and a clean encoder, never
 poisoned, also takes some of what is left for the target.
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from firmground.models.dual import DualEncoder
     from firmground.types import Watch
 
-CONTROL, CONTAMINATED = "clean child", "5 poisons"
+CONTROL, CONTAMINATED, UNIMODAL = "clean child", "5 poisons", "InfoNCE + SSL"
 POISONS = 5  # in the cleaning set
 AGAIN, HANDFUL = 1024, 16  # pairs that a cleaned encoder is fine-tuned on, and how many of these are poisoned
 REBOUND = ContrastiveFinetune(epochs=1, batch_size=64, step_size=1e-3, warm_up=0.1)
@@ -29,7 +30,7 @@ REBOUND = ContrastiveFinetune(epochs=1, batch_size=64, step_size=1e-3, warm_up=0
 
 @dataclass(frozen=True, kw_only=True)
 class HardCase:
-    """As `clip_cleaning.Case`, and what is hard about it: `CONTROL`, without a cleaner, or `CONTAMINATED`."""
+    """As `clip_cleaning.Case`, and what is hard about it: `CONTROL`, without a cleaner, `CONTAMINATED` or `UNIMODAL`."""
 
     base: str
     trigger: str

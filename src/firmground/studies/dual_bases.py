@@ -42,7 +42,7 @@ class Base:
 class Child:
     """What becomes of a base on its pairs, `rate` of them poisoned with `trigger`; clean without one.
 
-    A `short` one sees a third of the pairs, drawn, once: a cheap clean encoder. An `implanted` one is as short, and its
+    A `unimodal` one is trained with the unimodal terms besides (InfoNCE + SSL). A `short` one sees a third of the pairs, drawn, once: a cheap clean encoder. An `implanted` one is as short, and its
     backdoor is put into the tower, not into pairs (see `dual_implants`).
     """
 
@@ -52,6 +52,7 @@ class Child:
     seed: int = 0
     short: bool = False
     implanted: bool = False
+    unimodal: bool = False
 
     @property
     def name(self) -> str:
@@ -59,7 +60,7 @@ class Child:
         poison = f"{self.trigger}-{self.rate:g}" if self.trigger else "clean"
         if self.implanted:
             poison = f"{self.trigger}-implanted"
-        return f"{self.base}-{poison}-{self.seed}" + ("-short" if self.short else "")
+        return f"{self.base}-{poison}-{self.seed}" + "-short" * self.short + "-ssl" * self.unimodal
 
 
 BASES = (

@@ -136,7 +136,7 @@ def _further(
     poisoned = poison(folder, child, parent, watch)
     whole = pairs_of(folder, base) if poisoned is None else poisoned.pairs
     seen = whole.select(_third(len(whole), how)) if child.short else whole
-    method = replace(FURTHER, epochs=1) if child.short else FURTHER
+    method = replace(FURTHER, epochs=1 if child.short else FURTHER.epochs, unimodal_weight=float(child.unimodal))
     trained = method.train(parent, seen, rng=how, watch=watch, resume=training)
     if poisoned is None:
         return trained, None, None

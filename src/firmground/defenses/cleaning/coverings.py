@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from firmground.defenses.cleaning.warps import moved, smooth
 from firmground.errors import DataError
 
 if TYPE_CHECKING:
@@ -111,11 +112,8 @@ def _slope(images: Images, fewest: float, most: float, rng: torch.Generator) -> 
 def _warped(images: Images, rng: torch.Generator) -> Images:
     """Each image under a smooth field of shifts, of 1 to 6 % of its sides at most."""
     coarse = 2 * torch.rand(len(images), 2, 4, 4, generator=rng).to(images) - 1
-    strength = 0.02 + 0.1 * _draw(images, 1, rng)
-    shifts = strength * F.interpolate(coarse, size=images.shape[-2:], mode="bicubic", align_corners=True).clamp(-1, 1)
-    still = torch.eye(2, 3, device=images.device, dtype=images.dtype).expand(len(images), 2, 3)
-    grid = F.affine_grid(still, list(images.shape), align_corners=False) + shifts.permute(0, 2, 3, 1)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    strength = 0.01 + 0.05 * _draw(images, 1, rng)
+    return moved(images, strength * smooth(coarse, (images.shape[-2], images.shape[-1])))
 
 
 def _draw(images: Images, channels: int, rng: torch.Generator) -> torch.Tensor:

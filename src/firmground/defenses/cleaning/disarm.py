@@ -1,7 +1,7 @@
 """Disarm: find the patterns to which the encoder answers, and teach its image tower to look past them, in rounds.
 
-(1) Search (`inducers`): faint and small patterns, boxes and waves that make all images embed alike. A backdoor is the
-shortest way there, so where there is one, these take the way that its trigger takes, whatever that looks like.
+(1) Search (`inducers`): faint and small patterns, boxes, waves and warps that make all images embed alike. A backdoor
+is the shortest way there, so where there is one, these take the way that its trigger takes, whatever that looks like.
 (2) Distillation: the suspect is its own teacher. It sees a clean image x; its copy sees x and a covered one, C(x), and
 has to embed both where the suspect embeds x,
 
@@ -31,7 +31,7 @@ import torch.nn.functional as F
 
 from firmground.defenses.cleaning.cleaned import Cleaned, cleaned_by
 from firmground.defenses.cleaning.coverings import check_families, cover
-from firmground.defenses.cleaning.inducers import boxes, edges, faint, searched, strongest_waves
+from firmground.defenses.cleaning.inducers import boxes, edges, faint, searched, strongest_warps, strongest_waves
 from firmground.defenses.cleaning.supervised import IMAGE_PARTS
 from firmground.errors import DataError
 from firmground.models.contrastive import Towers, check_captions, finished, share
@@ -72,8 +72,8 @@ class Disarm(Training):
 
     The epochs are shared out among `rounds`, each with a search and a schedule of its own. `found` is the share of
     coverings that the searches found, of which half are from the last. In each search `restarts` patterns of each kind
-    are looked for: faint ones of `opacity`, patches of `size`, boxes as `spread` makes them opaque, and waves of
-    `amplitude` with at most `cycles` cycles (see `inducers`).
+    are looked for: faint ones of `opacity`, patches of `size`, boxes as `spread` makes them opaque, waves of
+    `amplitude` with at most `cycles` cycles, and warps by at most `reach` of the sides (see `inducers`).
     """
 
     step_size: float = 1e-5
@@ -87,6 +87,7 @@ class Disarm(Training):
     spread: float = 0.32
     amplitude: float = 0.25
     cycles: int = 10
+    reach: float = 0.06
     restarts: int = 4
     search_steps: int = 30
     without: tuple[str, ...] = ()  # families of generic coverings that are left out
@@ -99,8 +100,8 @@ class Disarm(Training):
         check_families(self.without)
         if not 0 <= self.found <= 1:
             raise DataError(f"expected a share of found patterns between 0 and 1, got {self.found}")
-        if not all(0 < share <= 1 for share in (self.opacity, self.size, self.spread, self.amplitude)):
-            raise DataError("expected an opacity, a size, a spread and an amplitude above 0 and at most 1")
+        if not all(0 < share <= 1 for share in (self.opacity, self.size, self.spread, self.amplitude, self.reach)):
+            raise DataError("expected an opacity, a size, a spread, an amplitude and a reach above 0 and at most 1")
         if min(self.rounds, self.restarts, self.cycles, self.search_steps) < 1:
             raise DataError("expected at least one round, restart, cycle and search step")
 
@@ -155,7 +156,10 @@ class Disarm(Training):
         masks = torch.cat([faint(side, self.opacity, self.restarts), boxes(side, shapes, self.spread, rng)])
         patterns = searched(encoder, images, masks, steps=self.search_steps, rng=rng, watch=watch)
         waves = strongest_waves(encoder, images, amplitude=self.amplitude, cycles=self.cycles, count=self.restarts)
-        return patterns.joined(waves)
+        warps = strongest_warps(
+            encoder, images, reach=self.reach, count=self.restarts, steps=self.search_steps, rng=rng, watch=watch
+        )
+        return patterns.joined(waves).joined(warps)
 
     def _loss(self, encoder: DualEncoder, inducers: Inducers, fresh: int) -> Objective:
         """The three terms; the last `fresh` of the inducers are those of this round."""

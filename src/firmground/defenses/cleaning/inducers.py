@@ -1,9 +1,9 @@
-"""What leads an encoder to give all images one embedding: patterns that are searched, and waves that are tried out.
+"""What leads an encoder to give all images one embedding: patterns and warps that are searched, waves that are tried.
 
-Four kinds, by what a trigger may look like: *faint* patterns over the whole image (as Blended), opaque *patches* (as
-BadNet), translucent *boxes* of any shape, the larger the fainter (as a word across the image), and *waves*, added to
-the whole image (as SIG). The colours of the first three are searched by steps of signs up the mean cosine of a batch,
-as the scan `Gathering` does; all waves are tried.
+Five kinds, by what a trigger may look like: *faint* patterns over the whole image (as Blended), opaque *patches* (as
+BadNet), translucent *boxes* of any shape, the larger the fainter (as a word across the image), *waves*, added to the
+whole image (as SIG), and smooth *warps* of it (as WaNet). The colours of the first three and the shifts of the last are
+searched by steps of signs up the mean cosine of a batch, as the scan `Gathering` does; all waves are tried.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from firmground.defenses.cleaning.warps import closest_warps, moved
 from firmground.defenses.scans._waves import closest_waves
 from firmground.defenses.scans.gathering import gathered
 
@@ -28,18 +29,21 @@ STEP_SIZE = 0.1  # of the search
 SEARCH_BATCH = 16  # images
 NARROW, WIDE = 0.2, 0.95  # sides of a box
 STAGE = "searching what gathers images"
+WARPS = "searching warps that gather images"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inducers:
     """`masks` (count, 1, side, side), `colours` (count, 3, side, side), and of which kind each is, (count,), bool.
 
-    An inducer that is `added` makes x + m (2 c - 1) of an image x, any other x + m (c - x), in [0, 1]. One that is
-    `placed` may lie anywhere, the others cover everything.
+    An inducer that is `added` makes x + m (2 c - 1) of an image x, any other x + m (c - x), in [0, 1], after it has
+    moved the pixels of x by its `shifts`, (count, 2, side, side), shares of the sides (0 but for warps, whose masks are
+    0). One that is `placed` may lie anywhere, the others cover everything.
     """
 
     masks: torch.Tensor
     colours: torch.Tensor
+    shifts: torch.Tensor
     added: torch.Tensor
     placed: torch.Tensor
 
@@ -51,6 +55,7 @@ class Inducers:
         return Inducers(
             masks=torch.cat([self.masks, other.masks]),
             colours=torch.cat([self.colours, other.colours]),
+            shifts=torch.cat([self.shifts, other.shifts]),
             added=torch.cat([self.added, other.added]),
             placed=torch.cat([self.placed, other.placed]),
         )
@@ -62,17 +67,21 @@ class Inducers:
         they meet an edge.
         """
         side = images.shape[-2:]
-        masks, colours = (
+        masks, colours, shifts = (
             part if part.shape[-2:] == side else F.interpolate(part, size=side)
-            for part in (self.masks.to(images), self.colours.to(images))
+            for part in (self.masks.to(images), self.colours.to(images), self.shifts.to(images))
         )
-        strength = (0.5 + torch.rand(len(images), generator=rng)).tolist()
-        shifts = torch.randint(max(side), (len(images), 2), generator=rng).tolist()
+        strength = 0.5 + torch.rand(len(images), generator=rng)
+        places = torch.randint(max(side), (len(images), 2), generator=rng).tolist()
         covered = images.clone()
-        for row, (number, factor, shift) in enumerate(zip(which.tolist(), strength, shifts, strict=True)):
-            mask, colour, image = masks[number], colours[number], images[row]
+        warps = shifts[which].flatten(1).any(dim=1)
+        factors = strength.to(images).view(-1, 1, 1, 1)
+        if warps.any():
+            covered[warps] = moved(images[warps], (factors * shifts[which])[warps])
+        for row, (number, factor, place) in enumerate(zip(which.tolist(), strength.tolist(), places, strict=True)):
+            mask, colour, image = masks[number], colours[number], covered[row]
             if self.added[number] or self.placed[number]:
-                mask, colour = (part.roll(shift, dims=(-2, -1)) for part in (mask, colour))
+                mask, colour = (part.roll(place, dims=(-2, -1)) for part in (mask, colour))
             if float(mask.max()) < 1:
                 mask = (factor * mask).clamp(max=1)
             covered[row] = image + mask * ((2 * colour - 1) if self.added[number] else (colour - image))
@@ -94,7 +103,7 @@ def searched(
         stage=STAGE,
     )  # fmt: skip
     placed = (found.masks == 0).flatten(1).any(dim=1)
-    return Inducers(masks=found.masks, colours=found.patterns, added=torch.zeros_like(placed), placed=placed)
+    return _laid(found.masks, found.patterns, added=torch.zeros_like(placed), placed=placed)
 
 
 def faint(side: int, opacity: float, count: int) -> torch.Tensor:
@@ -128,4 +137,22 @@ def strongest_waves(encoder: DualEncoder, images: Images, *, amplitude: float, c
     best = closest_waves(encoder, images, amplitude=amplitude, cycles=cycles, count=count)
     told = torch.ones(len(best), dtype=torch.bool, device=images.device)
     masks, colours = torch.full_like(best, amplitude), best.expand(-1, 3, -1, -1)
-    return Inducers(masks=masks, colours=colours, added=told, placed=torch.zeros_like(told))
+    return _laid(masks, colours, added=told, placed=torch.zeros_like(told))
+
+
+def strongest_warps(
+    encoder: DualEncoder, images: Images, *, reach: float, count: int, steps: int, rng: torch.Generator, watch: Watch
+) -> Inducers:
+    """`count` smooth warps, by at most `reach` of the sides, that bring square `images` closest together."""
+    shifts = closest_warps(
+        encoder, images, reach=reach, count=count, steps=steps, batch_size=SEARCH_BATCH, rng=rng, watch=watch,
+        stage=WARPS,
+    )  # fmt: skip
+    nothing = torch.zeros(count, 4, *shifts.shape[-2:]).to(shifts)
+    neither = torch.zeros(count, dtype=torch.bool, device=shifts.device)
+    return Inducers(masks=nothing[:, :1], colours=nothing[:, 1:], shifts=shifts, added=neither, placed=neither)
+
+
+def _laid(masks: torch.Tensor, colours: torch.Tensor, *, added: torch.Tensor, placed: torch.Tensor) -> Inducers:
+    """Inducers that move nothing."""
+    return Inducers(masks=masks, colours=colours, shifts=torch.zeros_like(colours[:, :2]), added=added, placed=placed)

@@ -15,10 +15,10 @@ from .conftest import pictures, write_table
 
 BRIEF = ("--set", "epochs=1", "--set", "batch_size=16", "--json")
 COUNTED = [
-    "1 rows: image is missing",
-    "1 rows: caption is empty",
-    "1 rows: caption is cut to 2000 characters",
-    "1 rows: caption is not UTF-8",
+    "1 row: image is missing",
+    "1 row: caption is empty",
+    "1 row: caption is cut to 2000 characters",
+    "1 row: caption is not UTF-8",
 ]
 
 

@@ -56,7 +56,7 @@ def test_poison_keeps_labels_and_leaves_out_what_cannot_be_read(run, table, tmp_
     result = run("poison", table.parent / "labelled.csv", *WORDS, "--out", tmp_path / "x", "--json")
     told = json.loads(result.stdout)
     assert (told["pairs"], told["poisons"]) == (59, 6)
-    assert told["left_out"] == ["1 rows: image cannot be read"]
+    assert told["left_out"] == ["1 row: image cannot be read"]
     found = open_pairs(tmp_path / "x", image_size=48)
     assert [found.label_names[label] for label in found.labels] == [list(COLOURS)[i % 8] for i in range(59)]
 

@@ -102,7 +102,7 @@ def test_harden_writes_an_encoder_and_says_what_it_bought(run, dual, tmp_path):
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert (told["method"], told["images"], told["held_out"], told["steps"]) == ("fare", 22, 2, 2)
-    assert told["left_out"] == ["1 rows: cannot be read as an image"]
+    assert told["left_out"] == ["1 row: cannot be read as an image"]
     assert DualEncoder.load(out).width == DualEncoder.load(dual).width
     assert "fare" in (out / "README.md").read_text()
     assert not Path(f"{out}.unfinished").exists()

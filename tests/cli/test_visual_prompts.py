@@ -134,7 +134,7 @@ def test_a_prompt_is_cleaned_and_the_cleaning_repeated(run, classifier, bad_prom
     told = json.loads(result.stdout)
     assert told["schema"] == "firmground/prompt-clean/1"
     assert (told["method"], told["images"], told["held_out"]) == ("prompt-distillation", 72, 18)
-    assert told["left_out"] == [f"1 files of {unlabelled} cannot be read as images"]
+    assert told["left_out"] == [f"1 file of {unlabelled} cannot be read"]
     assert load_prompt(out).prompt.shape.form == "full-image"
     assert told["after"]["value"] >= 0.9
     assert told["scan"]["target"]["source"] == str(out)

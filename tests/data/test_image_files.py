@@ -80,5 +80,5 @@ def test_a_place_without_images_is_refused(tmp_path):
     with pytest.raises(DataError, match="there is no file or folder"):
         find_images(tmp_path / "none")
     (tmp_path / "bad.png").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"no image in .*; 1 files: cannot be read as an image; expected"):
+    with pytest.raises(DataError, match=r"no image in .*; 1 file: cannot be read as an image; expected"):
         find_images(tmp_path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from firmground.data.counting import counted_lines
 from firmground.data.files import read_texts
 from firmground.data.labelled_images import LabelledImages
 from firmground.data.mentions import mentioned
@@ -118,7 +119,7 @@ def spread(pairs: Pairs, count: int) -> torch.Tensor:
 
 def left_out(sets: Sequence[Pairs], counted: Mapping[str, int]) -> Iterator[str]:
     """What was left out of a set that was split into these, in words: what its reader counted, and broken images."""
-    yield from (f"{count} rows: {what}" for what, count in counted.items() if count)
+    yield from counted_lines(counted, "row")
     broken = [why for pairs in sets for why in pairs.broken.values()]
     if broken:
         total = sum(len(pairs) for pairs in sets)

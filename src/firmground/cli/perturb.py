@@ -90,13 +90,15 @@ def perturb(
 
 def show(report: PerturbReport) -> None:
     """What came of it, on stderr."""
+    from firmground.data.counting import several
+
     farthest = max(image.distance for image in report.images)
     before, after = (
         sum(getattr(image, name) for image in report.images) / len(report.images) for name in ("before", "after")
     )
     typer.echo(
-        f"{len(report.images)} images perturbed by {report.method} in {report.out}, by {255 * farthest:.3g}/255 at "
-        f"most; its objective went from {before:.3g} to {after:.3g}.",
+        f"{several(len(report.images), 'image')} perturbed by {report.method} in {report.out}, by "
+        f"{255 * farthest:.3g}/255 at most; its objective went from {before:.3g} to {after:.3g}.",
         err=True,
     )
     for line in (*report.left_out, *report.doubts):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from firmground.cli.unfinished import RUN
+from firmground.data.counting import counted_lines
 from firmground.data.decoding import decode
 from firmground.data.encoding import jpeg, png
 from firmground.errors import DataError
@@ -93,7 +94,7 @@ def report_of(
     """The report over all batches."""
     counted = Counter(found.counted)
     counted["cannot be decoded"] += sum(len(step["broken"]) for step in steps)
-    left_out = tuple(f"{count} files: {what}" for what, count in counted.items() if count)
+    left_out = counted_lines(counted, "file")
     if not any(step["images"] for step in steps):
         raise DataError(f"none of the images of {options.images} can be read; {'; '.join(left_out)}")
     return PerturbReport(

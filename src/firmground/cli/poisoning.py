@@ -14,6 +14,7 @@ from PIL import Image
 from firmground.attacks.poisoning import MANIFEST
 from firmground.cli.catalogue import method
 from firmground.cli.settings import assigned, made
+from firmground.data.counting import counted_lines
 from firmground.data.encoding import png
 from firmground.data.pair_files import IMAGE_SUFFIXES, TABLE
 from firmground.errors import UsageError
@@ -102,7 +103,7 @@ def summary(poisoned: Poisoned, pairs: Pairs, *, source: str, out: Path, seed: i
         "seed": seed,
         "pairs": len(pairs),
         "poisons": len(poisoned.rows),
-        "left_out": [f"{count} rows: {what}" for what, count in pairs.counted.items() if count],
+        "left_out": list(counted_lines(pairs.counted, "row")),
     }
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from firmground.data.counting import counted_lines
 from firmground.data.encoding import png
 from firmground.reports.html import Picture
 from firmground.reports.writing import write_atomically
@@ -26,7 +27,7 @@ LONGEST = 80  # characters of a caption under a picture
 def summary(found: Suspicion, pairs: Pairs, *, source: str, encoder: str, drop: float, seed: int) -> dict[str, Any]:
     """The JSON object that `--json` prints and sift.json holds."""
     ranked, scores, home = found.ranked(), dict(zip(found.rows, found.scores, strict=True)), _home(source)
-    left = [f"{count} rows: {what}" for what, count in pairs.counted.items()]
+    left = list(counted_lines(pairs.counted, "row"))
     return {
         "schema": SCHEMA,
         "pairs_from": source,

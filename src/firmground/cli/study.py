@@ -38,8 +38,11 @@ def study(
         from firmground.studies.runner import run
 
         ran = run(find_study(name), out, workers=workers, ray_address=ray, limit=limit, watch=watch)
+    from firmground.data.counting import several
+
     typer.echo(
-        f"{ran.done} cases done, {ran.failed} failed, {ran.stood} stood, {ran.missing} missing in {out}.", err=True
+        f"{several(ran.done, 'case')} done, {ran.failed} failed, {ran.stood} stood, {ran.missing} missing in {out}.",
+        err=True,
     )
     if as_json:
         typer.echo(json.dumps({"schema": "firmground/study-run/1", "study": name, "out": out, **asdict(ran)}))

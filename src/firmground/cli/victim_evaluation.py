@@ -15,6 +15,7 @@ from firmground.cli.options import pick_device, table
 from firmground.cli.progress import progress
 from firmground.cli.victim_pictures import pictures_of
 from firmground.data.annotation_files import read_annotated
+from firmground.data.counting import several
 from firmground.errors import DataError, UsageError
 from firmground.models.loading import resolve, weights_sha256
 from firmground.models.victims.loading import VERBS, load_victim, tasks_of
@@ -96,7 +97,7 @@ def show(report: VictimReport) -> None:
         (title(name), clean.percent, *((other[name].percent,) if name in other else ()))
         for name, clean in report.clean.items()
     ]
-    table(f"{report.victim}, {report.task}, {report.images} images", columns, rows)
+    table(f"{report.victim}, {report.task}, {several(report.images, 'image')}", columns, rows)
     if report.drop is not None:
         typer.echo(f"Relative drop: {report.drop.percent} %", err=True)
     elif other:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from firmground.data.counting import counted_lines
 from firmground.data.decoding import FORMATS, decode
 from firmground.data.pair_files import IMAGE_SUFFIXES, inside_root, is_image_name
 from firmground.errors import DataError
@@ -122,7 +123,7 @@ def image_paths(source: str | Path) -> list[Path]:
 
 def none_in(home: Path, counted: Mapping[str, int]) -> DataError:
     """What to say where a folder holds no image; `counted` are the files that might have been."""
-    said = "".join(f"; {count} files: {what}" for what, count in counted.items())
+    said = "".join(f"; {line}" for line in counted_lines(counted, "file"))
     return DataError(f"there is no image in {home}{said}; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from firmground.data.counting import counted_lines
 from firmground.data.decoding import decode
 from firmground.errors import DataError
 from firmground.types import Watch, ignore
@@ -66,7 +67,7 @@ class Pairs:
 
     def __post_init__(self) -> None:
         if not self.captions:
-            said = "".join(f"; {count} rows: {what}" for what, count in self.counted.items())
+            said = "".join(f"; {line}" for line in counted_lines(self.counted, "row"))
             raise DataError(f"there is no usable pair{said}; expected images with captions")
         if len(self.captions) != len(self.names) or len(self.labels or self.captions) != len(self.captions):
             raise DataError(f"expected a name and a label for each of {len(self.captions)} captions")

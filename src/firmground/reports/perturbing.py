@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image, ImageDraw
 from pydantic import Field
 
+from firmground.data.counting import several
 from firmground.reports.findings import Model
 from firmground.reports.html import Page, Picture, PicturesSection, Section, Step, TableSection, took
 
@@ -91,7 +92,7 @@ def perturb_page(report: PerturbReport, shown: Sequence[Picture], record: Record
         title=f"{report.images_from}: perturbed",
         eyebrow="Adversarial images",
         tone="story",
-        headline=f"{len(report.images):,} images perturbed within {levels}.",
+        headline=f"{several(len(report.images), 'image')} perturbed within {levels}.",
         lead=(
             f"{report.method} made them on {', '.join(report.encoders)} without labels, texts of the images or a task "
             "head. What they do to a model that is built on this encoder, or on another one, is yet to be measured."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from firmground.data.counting import several
 from firmground.reports.findings import Model
 from firmground.reports.html import Bar, BarsSection, Page, Picture, PicturesSection, Section, Step, TableSection, took
 from firmground.types import Interval
@@ -130,7 +131,7 @@ def victim_page(report: VictimReport, shown: Sequence[Shown], record: Record | N
         tone="story",
         headline=_headline(report, first),
         lead=(
-            f"{report.victim} on {report.images} images of {report.images_from}"
+            f"{report.victim} on {several(report.images, 'image')} of {report.images_from}"
             + (f", and on those of {report.attacked_from}, attacked." if report.attacked_from else ".")
             + " Intervals hold for 95 % of resampled sets of images."
         ),

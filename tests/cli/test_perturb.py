@@ -9,6 +9,7 @@ from PIL import Image
 
 from firmground.attacks.evasion import PRM
 from firmground.data.decoding import decode
+from firmground.models.victims.tiny import tiny_victim
 
 from .conftest import picture, shade
 
@@ -51,9 +52,9 @@ def test_every_image_is_made_within_epsilon_and_is_in_the_manifest(run, dual, im
     assert {row["file"] for row in manifest["images"]} == names
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == names | {"manifest.json"}
     assert sorted(manifest["left_out"]) == [
-        "1 files: cannot be decoded",
-        "1 files: cannot be read as an image",
-        "1 files: larger than 200 pixels, made smaller",
+        "1 file: cannot be decoded",
+        "1 file: cannot be read as an image",
+        "1 file: larger than 200 pixels, made smaller",
     ]
     assert manifest["epsilon"] == pytest.approx(8 / 255)
     assert manifest["settings"]["steps"] == 2
@@ -180,5 +181,8 @@ def test_bad_images_folders_and_encoders_are_one_sentence(run, dual, encoder, im
     assert (result.exit_code, "already holds files" in result.stderr) == (2, True)
     result = run("perturb", "prm", images, "--encoder", encoder, "--out", tmp_path / "out")
     assert (result.exit_code, "language encoder" in result.stderr) == (2, True)
+    tiny_victim("clipseg").parts.save(tmp_path / "clipseg", card="random weights")
+    result = run("perturb", "prm", images, "--encoder", tmp_path / "clipseg", "--out", tmp_path / "out")
+    assert (result.exit_code, "'clipseg'; expected a dual encoder (clip, siglip" in result.stderr) == (2, True)
     result = run("perturb", "shake", images, *words)
     assert (result.exit_code, "there is no method 'shake'" in result.stderr) == (4, True)

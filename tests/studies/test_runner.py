@@ -169,6 +169,10 @@ def test_tells_how_far_it_has_come(toy: Path, tmp_path: Path) -> None:
 def test_a_folder_holds_one_study(toy: Path, tmp_path: Path) -> None:
     run(study(1), tmp_path / "r", watch=ignore)
     assert json.loads((tmp_path / "r" / "study.json").read_text())["name"] == "toy"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("x")
+    with pytest.raises(OutputError, match="full already holds files, which are of no study; name a new folder"):
+        run(study(), tmp_path / "full", watch=ignore)
     with pytest.raises(OutputError, match="holds the study toy, not other"):
         run(replace(study(), name="other"), tmp_path / "r", watch=ignore)
 

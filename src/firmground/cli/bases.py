@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from firmground.cli.held_out import in_memory, left_out, open_set
+from firmground.data.counting import several
 from firmground.data.decoding import decode
 from firmground.data.image_files import image_paths
 from firmground.errors import DataError, FirmgroundError, UnsupportedModelError, UsageError
@@ -44,6 +45,11 @@ def load_base(source: str, *, revision: str | None, device: torch.device) -> Ima
         raise UnsupportedModelError(
             f"{source} is a language encoder ({family}), which sees no images; expected an image classifier or a dual "
             "encoder"
+        )
+    if family not in CLASSIFIER_FAMILIES:
+        raise UnsupportedModelError(
+            f"{source} is a model of type '{family}'; expected a dual encoder ({', '.join(DUAL_FAMILIES)}) or an image "
+            f"classifier ({', '.join(CLASSIFIER_FAMILIES)})"
         )
     classifier = ImageClassifier.load(source, revision=revision)
     classifier.module.to(device)
@@ -119,7 +125,7 @@ def further_images(source: str, *, image_size: int, watch: Watch) -> tuple[torch
         watch(done, len(paths), "reading further images")
     if not found:
         raise DataError(f"none of the {broken} files of {source} can be read as an image")
-    return torch.stack(found), (f"{broken} files of {source} cannot be read as images",) if broken else ()
+    return torch.stack(found), (f"{several(broken, 'file')} of {source} cannot be read",) if broken else ()
 
 
 def aligned(data: LabelledImages, names: Sequence[str]) -> LabelledImages:

@@ -53,7 +53,10 @@ class Entry:
         path = own if root == home.resolve() else other_file(root, name)
         size = measured(path)
         if path != own and own.is_file() and measured(own) != size:
-            raise DataError(f"{path} is {shown(size)} pixels, but {own}, which is annotated, is {shown(measured(own))}")
+            raise DataError(
+                f"{path} is {shown(size)} pixels, but {own}, which is annotated, is {shown(measured(own))}; make the "
+                "adversarial images at the annotated size ('firmground perturb --largest PIXELS' for large ones)"
+            )
         told = (image.get("height", size[0]), image.get("width", size[1]))
         if told != size:
             raise DataError(
@@ -117,7 +120,10 @@ def measured(path: Path) -> tuple[int, int]:
         raise DataError(f"there is no image {path}, which {ANNOTATIONS} names")
     found = size_of(path, path.parent, Counter())
     if found is None:
-        raise DataError(f"{path} cannot be read as an image; expected one that ends in {', '.join(IMAGE_SUFFIXES)}")
+        raise DataError(
+            f"{path} cannot be read as an image: it is damaged or no image; expected one that ends in "
+            f"{', '.join(IMAGE_SUFFIXES)}"
+        )
     return found
 
 

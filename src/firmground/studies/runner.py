@@ -187,7 +187,9 @@ def _versions() -> dict[str, str]:
 
 
 def _claim(study: Study, store: Store) -> None:
-    """Writes which study the folder holds; refuses a folder that holds another's."""
+    """Writes which study the folder holds; refuses a folder that holds another's, or anything else."""
+    if STUDY_FILE not in store and not store.empty():
+        raise OutputError(f"{store.place} already holds files, which are of no study; name a new folder")
     if STUDY_FILE in store:
         holder = store.read(STUDY_FILE).get("name")
         if holder != study.name:

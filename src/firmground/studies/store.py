@@ -59,11 +59,18 @@ class Store:
 
     def names(self) -> list[str]:
         """The JSON files there, `study.json` left out, in order of their names."""
+        return sorted(name for name in self._listed() if name.endswith(".json") and name != STUDY_FILE)
+
+    def empty(self) -> bool:
+        """Whether nothing lies there; hidden files, such as a kill leaves, do not count."""
+        return not self._listed()
+
+    def _listed(self) -> list[str]:
         if not self.files.exists(self.root):
             return []
         self.files.invalidate_cache(self.root)
         found = (str(path).rstrip("/").rsplit("/", 1)[-1] for path in self.files.ls(self.root, detail=False))
-        return sorted(n for n in found if n.endswith(".json") and not n.startswith(".") and n != STUDY_FILE)
+        return [name for name in found if not name.startswith(".")]
 
     def _path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"

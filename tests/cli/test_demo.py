@@ -14,6 +14,7 @@ from firmground.reports.scan import scan_report
 from firmground.tasks.image_classification import ImageResult
 from firmground.tasks.text_classification import TextResult, TriggerEffect
 from firmground.types import Interval
+from firmground.versions import versions
 
 from .conftest import verdict
 
@@ -24,7 +25,7 @@ def scanned(outcome):
         verb="scan",
         arguments={"source": "m"},
         seed=0,
-        versions=records.versions(),
+        versions=versions(),
         platform="x",
         outcome=outcome,
         exit_code=0,

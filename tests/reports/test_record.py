@@ -9,6 +9,7 @@ from firmground.reports.pages import scan_page
 from firmground.reports.record import Record
 from firmground.reports.scan import unlike
 from firmground.reports.writing import check_file, check_folder, write_atomically
+from firmground.versions import versions
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def record(report) -> Record:
         arguments={"source": "models/odd [name]", "seed": 3},
         seed=3,
         methods={"sweep": {"words": 10}},
-        versions=records.versions(),
+        versions=versions(),
         platform=records.platform_name(),
         target=report.target,
         data={"texts.txt": "00" * 32},
@@ -42,8 +43,8 @@ def test_html_report_holds_the_record(record, report, tmp_path):
 
 
 def test_versions_name_what_a_result_depends_on():
-    assert {"python", "torch", "transformers", "peft", "firmground"} <= records.versions().keys()
-    assert "absent" not in records.versions().values()
+    assert {"python", "torch", "transformers", "peft", "firmground"} <= versions().keys()
+    assert "absent" not in versions().values()
 
 
 def test_file_hash(tmp_path):

@@ -8,7 +8,6 @@ import re
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +16,8 @@ from pydantic import Field, ValidationError
 from firmground.errors import DataError
 from firmground.reports.findings import Model, Target
 from firmground.reports.writing import write_atomically
+from firmground.versions import versions
 
-PACKAGES = ("firmground", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 EMBEDDED = re.compile(rb'<script type="application/json" id="record">(.*?)</script>', re.DOTALL)
 
 
@@ -82,17 +81,6 @@ class Record(Model):
 def now() -> str:
     """The time, UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result may depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
 
 
 def platform_name() -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from firmground.errors import DataError, OutputError, UsageError
 from firmground.studies.store import STUDY_FILE, Store
+from firmground.versions import versions
 
 if TYPE_CHECKING:
     import os
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 RECORD = "firmground/study-record/1"
 STUDY = "firmground/study/1"
-PACKAGES = ("firmground", "torch", "transformers", "tokenizers", "numpy")
 
 
 class RunCase(Protocol):
@@ -171,19 +171,7 @@ def lost(study: Study, case: Any, reason: str) -> Record:
 
 
 def _record(study: Study, case: Any, **found: Any) -> Record:
-    return Record(study=study.name, version=study.version, case=settings_of(case), versions=_versions(), **found)
-
-
-def _versions() -> dict[str, str]:
-    from importlib import metadata
-
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+    return Record(study=study.name, version=study.version, case=settings_of(case), versions=versions(), **found)
 
 
 def _claim(study: Study, store: Store) -> None:

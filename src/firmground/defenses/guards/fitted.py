@@ -12,13 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-
-from firmground.defenses.guards.guard_files import rebuilt_interval
+from firmground.defenses.guards.guard_files import damaged, read_guard, rebuilt_interval
 from firmground.defenses.guards.identity import Identity
 from firmground.defenses.guards.lookup import Watched, hits
 from firmground.defenses.guards.matching import Matcher
-from firmground.errors import DataError
 from firmground.models.tensor_files import write_tensors
 from firmground.prompts.heads import Task
 from firmground.types import Interval
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
 
 SCHEMA = "firmground/guard/1"
 TENSORS = ("center", "scale", "vectors", "reach")
-LARGEST = 1 << 28  # bytes of a guard file
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,20 +82,11 @@ class FittedGuard:
 def load_guard(path: str | Path) -> FittedGuard:
     """Reads a guard's file. Raises `DataError` where it is absent, damaged or no guard."""
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"there is no guard at {path}; expected a file that FittedGuard.save wrote")
-    if path.stat().st_size > LARGEST:
-        raise DataError(f"{path} has {path.stat().st_size} bytes, far more than a guard; expected {SCHEMA}")
+    facts, tensors = read_guard(path, SCHEMA, ("identity", "match"), "prompt")
     try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            if about.get("schema") != SCHEMA:
-                raise DataError(f"{path} is no guard: its schema is {about.get('schema')!r}, expected {SCHEMA}")
-            tensors = {name: file.get_tensor(name) for name in TENSORS}
-        return _rebuild(json.loads(about["guard"]), tensors)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} is damaged or no guard ({reason}); fit the guard again") from error
+        return _rebuild(facts, {name: tensors[name] for name in TENSORS})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, "prompt", error) from error
 
 
 def _rebuild(facts: dict[str, Any], tensors: dict[str, torch.Tensor]) -> FittedGuard:

@@ -1,4 +1,4 @@
-"""Reads what guards of images have in common in their files: facts beside tensors, believed only where they fit."""
+"""Reads what guards have in common in their files: facts beside tensors, believed only where they fit."""
 
 from __future__ import annotations
 
@@ -41,9 +41,14 @@ def read_guard(
         if not isinstance(facts, dict) or not set(needed) <= set(facts):
             raise ValueError(f"it names no {kind}")
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} is damaged or no guard of {kind}s ({reason}); fit the guard again") from error
+        raise damaged(path, kind, error) from error
     return facts, tensors
+
+
+def damaged(path: Path, kind: str, error: Exception) -> DataError:
+    """What to say of a file that is no guard of a `kind`, and why."""
+    reason = " ".join(str(error).split())[:200]
+    return DataError(f"{path} is damaged or no guard of {kind}s ({reason}); fit the guard again")
 
 
 def rebuilt_method(facts: dict[str, Any], tensors: dict[str, torch.Tensor], methods: Sequence[Any]) -> Any:

@@ -105,6 +105,7 @@ def test_the_report_names_the_worst_attack_and_leaves_out_what_did_not_take():
     assert (found.summary["worst_pattern"], found.summary["worst_asr_after"]) == (CARRIED[0], pytest.approx(0.2))
     assert found.summary["accuracy_drop"] == pytest.approx(-0.02)
     assert 0.01 < found.summary["adaptive_asr_after"] < 0.2
+    assert found.summary["full_image_asr_after"] == pytest.approx(LEFT[STRONG])
     assert found.summary["asr_control"] == pytest.approx(0.03)
     assert found.summary["asr_excess"] == pytest.approx(found.summary["asr_after"] - 0.03)
     assert HONEST not in found.markdown

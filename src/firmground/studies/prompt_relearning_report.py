@@ -45,8 +45,9 @@ def report_relearning(records: Sequence[Record]) -> Report:
     prompts = len({(row["pattern"], row["seed"], row["base"]) for row in rows})
     text = (
         "# Prompts learned anew\n\n"
-        f"{prompts} backdoored prompts of seeds that no setting was chosen on, each against fresh prompts that were "
-        "learned from labels alone (the mean of three; one on EfficientNet). CA lost is against the given prompt; "
+        f"{prompts} backdoored prompts, each against fresh prompts that were learned from labels alone (the mean of "
+        "three; one on EfficientNet). That the given prompt's answers do harm was seen on some of these; all other "
+        "settings come from prompts of other seeds and from other images. CA lost is against the given prompt; "
         "below zero, the fresh one is better. Honest prompts were never poisoned: their ASR under the same trigger is "
         "what it does to the base. AUROC is that of the fresh prompt's doubt of the given one's label.\n\n"
     )
@@ -87,11 +88,12 @@ def relearned(records: Sequence[Record]) -> list[Row]:
 
 
 def summary_of(rows: Sequence[Row]) -> dict[str, float | int | str]:
-    """ASR and CA lost of the prompt learned anew: over all, over attackers who know a defence, and at worst."""
+    """ASR and CA lost of the prompt learned anew: of all, of attackers who know a defence, full-image, worst."""
     own = [row for row in rows if row["defence"] == RELEARNED]
     knowing = [row for row in own if row["attacker"] == KNOWS]
     summary: dict[str, float | int | str] = {"prompts": len(own)}
-    for name, some in (("", own), ("adaptive_", knowing)):
+    strong = [row for row in own if row["attacker"] == STRONG]
+    for name, some in (("", own), ("adaptive_", knowing), ("full_image_", strong)):
         if some:
             left, lost = mean(row["asr"] for row in some), mean(row["drop"] for row in some)
             control, excess = (mean(row[key] for row in some) for key in ("control", "excess"))

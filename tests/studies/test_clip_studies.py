@@ -23,7 +23,15 @@ from firmground.studies.clip_cleaning import (
     clip_cleaning,
 )
 from firmground.studies.clip_cleaning_report import KEPT, SHIPPED, best_cleaner, chosen, report_cleaning
-from firmground.studies.clip_hard_cases import CONTAMINATED, CONTROL, UNIMODAL, HardCase, clean_child, contaminated
+from firmground.studies.clip_hard_cases import (
+    CLEANED_CONTROL,
+    CONTAMINATED,
+    CONTROL,
+    UNIMODAL,
+    HardCase,
+    clean_child,
+    contaminated,
+)
 from firmground.studies.dual_data import CLASSES, LONGEST, SIDE, TARGETS, scene_pairs
 from firmground.studies.dual_population import BASES, NOISE, OPTIMISED, TRIGGERS, Child, trigger_of
 from firmground.studies.runner import Record, case_name
@@ -65,7 +73,11 @@ def cleaning_records() -> list[Record]:
 def test_every_cell_has_its_cleaner() -> None:
     grid = cases()
     assert len({case_name(clip_cleaning(), case) for case in grid}) == len(grid)
-    cells = {(case.trigger, case.cleaner) for case in grid if case.base == "scenes-resnet-1" and case.cleaner}
+    cells = {
+        (case.trigger, case.cleaner)
+        for case in grid
+        if case.base == "scenes-resnet-1" and case.cleaner and case.trigger
+    }
     assert cells == {(trigger, cleaner) for trigger in (*TRIGGERS, OPTIMISED) for cleaner in (*CLEANERS, SHIPPED)}
     for case in grid:
         if case.cleaner:
@@ -127,19 +139,21 @@ def test_hard_cases_and_controls_have_tables_of_their_own() -> None:
     plain = report_cleaning(cleaning_records())
     again = {"rebound": {"asr": share(0.31), "accuracy": share(0.9)}}
     control = HardCase(base="b", trigger="badnet", hardship=CONTROL)
+    alike = HardCase(base="b", trigger="", hardship=CLEANED_CONTROL, cleaner="disarm", step_size=1e-3)
     hard = HardCase(base="b", trigger="badnet", hardship=CONTAMINATED, cleaner="disarm", step_size=1e-3)
     harder = HardCase(base="b", trigger="badnet", hardship=UNIMODAL, cleaner="cleanclip", step_size=1e-2)
     disarmed = cleaned(Case(base="b", trigger="badnet", cleaner="disarm", step_size=1e-3), 0.93, 0.02, 0.93)
     found = [
         *cleaning_records(),
         record("clip_cleaning", control, {"asr": share(0.043), "accuracy": share(0.95)} | again),
+        record("clip_cleaning", alike, {"accuracy": share(0.95), "under badnet": share(0.026)}),
         record("clip_cleaning", hard, {"asr": share(0.57), "accuracy": share(0.9)}),
         record("clip_cleaning", harder, {"asr": share(0.66), "accuracy": share(0.91)}),
         replace(disarmed, results=disarmed.results | again),
     ]
     report = report_cleaning(found)
     assert report.summary["points"] == plain.summary["points"] + 1
-    assert "| b | badnet | 1 | 94.0 | 93.9 | 1.1 | 99.0 | 99.0 | 4.3 | 5 |" in report.markdown
+    assert "| b | badnet | 1 | 94.0 | 93.9 | 1.1 | 99.0 | 99.0 | 4.3 | 2.6 | 5 |" in report.markdown
     assert "| b | badnet | disarm | 1 | 0.0010 | 90.0 | 57.0 |" in report.markdown
     assert "| b | badnet | cleanclip | 1 | 0.0100 | 91.0 | 66.0 |" in report.markdown
     assert "| b | badnet | disarm | 1 | 2.0 | 31.0 | 90.0 |" in report.markdown

@@ -13,7 +13,7 @@ import torch
 from firmground.data.scenes import TEMPLATES
 from firmground.errors import DataError
 from firmground.studies import clip_cleaning, clip_guard, clip_scan, clip_sift, dual_population
-from firmground.studies.clip_hard_cases import UNIMODAL, HardCase
+from firmground.studies.clip_hard_cases import CLEANED_CONTROL, UNIMODAL, HardCase
 from firmground.studies.dual_data import Sets, labelled, scene_pairs
 from firmground.studies.dual_population import MANIFEST, Child, base_named, build_base, build_child, built, fresh, load
 from firmground.studies.dual_students import Teach
@@ -42,6 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
         for module in (dual_population, clip_cleaning, clip_guard, clip_scan):
             patch.setattr(module, "sets_of", lambda world: small)
         patch.setattr(clip_cleaning, "EPOCHS", 1)
+        patch.setattr(clip_cleaning, "MANY", 128)
+        patch.setattr(clip_cleaning, "POISONED", ((BASE, "blended"),))
         patch.setattr(clip_cleaning, "large_test", lambda world: small.test)
         yield tmp_path_factory.mktemp("population")
     dual_population.pairs_of.cache_clear()
@@ -80,6 +82,8 @@ def test_cases_of_all_studies_run(folder: Path) -> None:
     for cleaner in clip_cleaning.CLEANERS:
         case = clip_cleaning.Case(base=BASE, trigger="blended", cleaner=cleaner, step_size=1e-3, pairs=128)
         assert {"accuracy", "asr", "validation", "clean_seconds"} <= set(of(clip_cleaning, case))
+    control = HardCase(base=BASE, trigger="", hardship=CLEANED_CONTROL, cleaner="disarm", step_size=1e-3)
+    assert {"accuracy", "under blended"} <= set(of(clip_cleaning, control))
     as_it_is = of(clip_cleaning, HardCase(base=BASE, trigger="blended", hardship=UNIMODAL))
     assert as_it_is["large"] == as_it_is["accuracy"]
     assert (folder / "dual" / f"{BASE}-blended-0.04-0-ssl").is_dir()

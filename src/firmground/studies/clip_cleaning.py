@@ -20,6 +20,7 @@ from firmground.errors import DataError
 from firmground.rng import stream
 from firmground.studies.clip_cleaning_report import SHIPPED, report_cleaning
 from firmground.studies.clip_hard_cases import (
+    CLEANED_CONTROL,
     CONTAMINATED,
     CONTROL,
     POISONS,
@@ -51,6 +52,7 @@ EPOCHS, LONGER, BATCH = 5, 16, 64
 FALL = 0.1  # PAR and Restore push at the step size, and recover at this share of it
 EARLY = tuple((base, trigger) for base in VICTIMS for trigger in NOISE)
 OTHERS = ("stripes", "sig", "text", "triangles", "blended-stripes", "wanet", OPTIMISED)
+POISONED = (*EARLY, *((VICTIMS[0], trigger) for trigger in OTHERS))  # base and trigger of each victim
 WITHOUT = {
     "badnet": ("noise",), "blended": ("noise",), "badclip": ("noise",), "wanet": ("warp",), "sig": ("waves",),
     "stripes": ("stripes",), "blended-stripes": ("stripes",), "triangles": ("checks",), "text": ("glyphs",),
@@ -71,27 +73,30 @@ class Case:
 
 def cases() -> tuple[Case | HardCase, ...]:
     """Victims as they are, and at the points of `FIRST` with `MANY` pairs; hard cases; all step sizes with `FEW`."""
-    victims = [*EARLY, *((VICTIMS[0], trigger) for trigger in OTHERS)]
-    control = [HardCase(base=base, trigger=trigger, hardship=CONTROL) for base, trigger in victims]
+    control = [HardCase(base=base, trigger=trigger, hardship=CONTROL) for base, trigger in POISONED]
+    control += [
+        HardCase(base=base, trigger="", hardship=CLEANED_CONTROL, cleaner=SHIPPED, step_size=FIRST[0][1])
+        for base in VICTIMS
+    ]
     unimodal = [
         HardCase(base=VICTIMS[0], trigger=trigger, hardship=UNIMODAL, cleaner=cleaner, step_size=size)
         for (cleaner, size), trigger in product((("", 0.0), *HARDEST), NOISE)
     ]
     hard = [
         HardCase(base=base, trigger=trigger, hardship=CONTAMINATED, cleaner=cleaner, step_size=size)
-        for (cleaner, size), (base, trigger) in product(FIRST[:2], victims)
+        for (cleaner, size), (base, trigger) in product(FIRST[:2], POISONED)
     ]
     rest = [(cleaner, size) for size in STEP_SIZES for cleaner in CLEANERS]
     found: list[Case | HardCase] = [
-        *_cases(victims, [("", 0.0)]),
+        *_cases(POISONED, [("", 0.0)]),
         *(Case(base=base) for base in VICTIMS),
-        *_cases(victims, FIRST, MANY),
+        *_cases(POISONED, FIRST, MANY),
         *control,
         *_cases([(VICTIMS[0], trigger) for trigger in SHIPPED_FIRST], [(SHIPPED, FIRST[0][1])], MANY),
         *unimodal,
         *hard,
-        *_cases(victims, [(SHIPPED, FIRST[0][1])], MANY),
-        *_cases(victims, rest),
+        *_cases(POISONED, [(SHIPPED, FIRST[0][1])], MANY),
+        *_cases(POISONED, rest),
     ]
     return tuple(dict.fromkeys(found))
 
@@ -132,6 +137,8 @@ def run_case(case: Case | HardCase, watch: Watch, *, folder: str) -> dict[str, A
     hardship = getattr(case, "hardship", "")
     if hardship == CONTROL:
         return _control(case, watch, Path(folder))
+    if hardship == CLEANED_CONTROL:
+        return _cleaned_control(case, watch, Path(folder))
     child = Child(base=case.base, trigger=case.trigger, seed=case.seed, unimodal=hardship == UNIMODAL)
     found = built(Path(folder), child, watch)
     sets, encoder = sets_of(found.world), found.encoder
@@ -161,6 +168,18 @@ def _control(case: Case | HardCase, watch: Watch, folder: Path) -> dict[str, Any
         raise DataError(f"there is no control without a trigger; case: {case}")
     facts = {"world": world} | judged(clean, sets_of(world).test, trigger)
     return facts | {"rebound": rebound(clean, trigger, world, seed=case.seed, watch=watch)}
+
+
+def _cleaned_control(case: Case | HardCase, watch: Watch, folder: Path) -> dict[str, Any]:
+    """A clean encoder after the cleaning that victims get, under the trigger of each."""
+    clean, world = built(folder, clean_child(case.base), watch).encoder, base_named(case.base).world
+    pairs = sets_of(world).clean.select(range(MANY))
+    cleaned = cleaner_of(case).clean(clean, pairs, rng=stream(case.seed, "clean", case.cleaner), watch=watch).encoder
+    facts: dict[str, Any] = {"world": world} | judged(cleaned, sets_of(world).test)
+    for trigger in (trigger for base, trigger in POISONED if base == case.base):
+        planted = built(folder, Child(base=case.base, trigger=trigger, seed=case.seed), watch).trigger
+        facts[f"under {trigger}"] = judged(cleaned, sets_of(world).test, planted)["asr"]
+    return facts
 
 
 def clip_cleaning() -> Study:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from firmground.errors import DataError
 from firmground.studies.charts import Chart
-from firmground.studies.clip_hard_cases import CONTAMINATED, CONTROL, HANDFUL, UNIMODAL
+from firmground.studies.clip_hard_cases import CLEANED_CONTROL, CONTAMINATED, CONTROL, HANDFUL, UNIMODAL
 from firmground.studies.tables import Column, Report, Row, grouped, markdown_table, tidy
 from firmground.types import Interval
 
@@ -33,6 +33,7 @@ BEFORE = (
     Column(key="asr_percent", title="ASR, %", kind="mean"),
     Column(key="asr_all_percent", title="ASR over all images, %", kind="mean"),
     Column(key="control_percent", title="ASR of a clean child, %", kind="mean"),
+    Column(key="cleaned_control_percent", title="ASR of a clean child, cleaned by disarm, %", kind="mean"),
     Column(key="victim_seconds", title="seconds of training", kind="mean", digits=0),
 )
 AFTER = (
@@ -55,8 +56,9 @@ def report_cleaning(records: Sequence[Record]) -> Report:
     every.sort(key=lambda row: (row["base"], row["trigger"], row["cleaner"], row["step_size"]))
     rows = [row for row in every if not row.get("hardship")]
     controls = {(row["base"], row["trigger"]): row for row in every if row.get("hardship") == CONTROL}
+    alike = {row["base"]: row for row in every if row.get("hardship") == CLEANED_CONTROL}
     before = {(row["base"], row["trigger"]): row for row in rows if not row["cleaner"]}
-    victims = [_beside_clean(row, before, controls) for row in before.values() if row["trigger"]]
+    victims = [_beside_clean(row, before, controls, alike) for row in before.values() if row["trigger"]]
     if not victims:
         raise DataError("there is no finished victim yet; run the study further")
     points = [
@@ -137,10 +139,18 @@ def _percent(row: Row) -> Row:
     return row | {name: 100 * row[key] for name, key in shares.items() if key in row} | {"size": row["step_size"]}
 
 
-def _beside_clean(row: Row, before: Mapping[tuple[str, str], Row], controls: Mapping[tuple[str, str], Row]) -> Row:
+def _beside_clean(
+    row: Row,
+    before: Mapping[tuple[str, str], Row],
+    controls: Mapping[tuple[str, str], Row],
+    alike: Mapping[str, Row],
+) -> Row:
     clean, control = before.get((row["base"], "")), controls.get((row["base"], row["trigger"]))
     found = {} if clean is None else {"below_clean": clean["large_ca"] - row["large_ca"]}
-    return row | found | ({} if control is None else {"control_percent": control["asr_percent"]})
+    if control is not None:
+        found["control_percent"] = control["asr_percent"]
+    under = alike.get(row["base"], {}).get(f"under {row['trigger']}/value")
+    return row | found | ({} if under is None else {"cleaned_control_percent": 100 * under})
 
 
 def _hard_cases(every: Sequence[Row], controls: Mapping[tuple[str, str], Row]) -> str:

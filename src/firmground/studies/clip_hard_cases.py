@@ -1,8 +1,8 @@
 """Hard cases of `clip_cleaning`: victims trained with InfoNCE + SSL, poisons in the cleaning set, poisoning again after
-the cleaning, and a control.
+the cleaning, and two controls.
 
 Controls tell how much of an ASR is no backdoor: a trigger covers what an image shows, and a clean encoder, never
-poisoned, also takes some of what is left for the target.
+poisoned, also takes some of what is left for the target, as it is or after the same cleaning.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from firmground.models.dual import DualEncoder
     from firmground.types import Watch
 
-CONTROL, CONTAMINATED, UNIMODAL = "clean child", "5 poisons", "InfoNCE + SSL"
+CONTROL, CLEANED_CONTROL = "clean child", "clean child, cleaned alike"
+CONTAMINATED, UNIMODAL = "5 poisons", "InfoNCE + SSL"
 POISONS = 5  # in the cleaning set
 AGAIN, HANDFUL = 1024, 16  # pairs that a cleaned encoder is fine-tuned on, and how many of these are poisoned
 REBOUND = ContrastiveFinetune(epochs=1, batch_size=64, step_size=1e-3, warm_up=0.1)
@@ -30,7 +31,10 @@ REBOUND = ContrastiveFinetune(epochs=1, batch_size=64, step_size=1e-3, warm_up=0
 
 @dataclass(frozen=True, kw_only=True)
 class HardCase:
-    """As `clip_cleaning.Case`, and what is hard about it: `CONTROL`, without a cleaner, `CONTAMINATED` or `UNIMODAL`."""
+    """As `clip_cleaning.Case`, and what is hard about it: `CONTAMINATED` or `UNIMODAL`, or which control it is.
+
+    `CONTROL` has no cleaner, `CLEANED_CONTROL` no trigger: it is judged under those of all victims of its base.
+    """
 
     base: str
     trigger: str

@@ -15,7 +15,7 @@ from firmground.errors import DataError
 from firmground.intervals import wilson
 from firmground.rng import stream
 from firmground.studies.charts import Chart
-from firmground.studies.tables import Column, Report, Row, markdown_table, tidy
+from firmground.studies.tables import Column, Report, Row, lined, markdown_table, tidy
 from firmground.tasks.resampling import image_weights, percentile
 
 if TYPE_CHECKING:
@@ -55,10 +55,9 @@ def report_hardening(records: Sequence[Record]) -> Report:
     if not rows:
         raise DataError("the bare encoder has not been attacked yet; run the study further")
     rows.sort(key=lambda row: (row["epsilon"], row["answer"] != "none", -sum(row["adaptive"])))
-    lines = ["| " + " | ".join(HEAD) + " |\n", "| ---: | --- |" + " ---: |" * (len(HEAD) - 2) + "\n"]
-    lines += [_line(row, bare[row["epsilon"]]) for row in rows]
+    lines = [HEAD, *(_line(row, bare[row["epsilon"]]) for row in rows)]
     seen = [_percent(row) for row in rows if "auroc_adaptive" in row]
-    text = [TITLE.format(count=len(rows[0]["clean"])), *lines]
+    text = [TITLE.format(count=len(rows[0]["clean"])), lined(lines, left=2)]
     if seen:
         text += ["\n## What the guard by unstable patch tokens sees\n\n"]
         text += [markdown_table(seen, by=("epsilon",), columns=GUARD_COLUMNS)]
@@ -87,7 +86,7 @@ def clean_drop(row: Row, bare: Row) -> Interval:
     return percentile(float(lost.mean()), weights @ lost / len(lost), len(lost))
 
 
-def _line(row: Row, bare: Row) -> str:
+def _line(row: Row, bare: Row) -> list[str]:
     cells = [f"{row['epsilon']}/255", row["answer"]]
     cells += [_interval(_rate(row[name]), 100) for name in ("clean", "oblivious", "adaptive")]
     share = bought_back(row, bare)
@@ -95,7 +94,7 @@ def _line(row: Row, bare: Row) -> str:
         cells += ["", ""]
     else:
         cells += ["-" if share is None else _interval(share, 100), _interval(clean_drop(row, bare), 1)]
-    return "| " + " | ".join(cells) + " |\n"
+    return cells
 
 
 def _summary(rows: Sequence[Row], bare: dict[int, Row]) -> dict[str, float | int]:

@@ -93,12 +93,18 @@ def grouped(rows: Iterable[Row], by: Sequence[str]) -> dict[tuple[str, ...], lis
 def markdown_table(rows: Sequence[Row], *, by: Sequence[str], columns: Sequence[Column], total: str = "") -> str:
     """A Markdown table: one line a group with the number of rows, and a last line over all where `total` names it."""
     lines = [[*by, "n", *(column.title for column in columns)]]
-    lines.append([*("---" for _ in by), *("---:" for _ in range(1 + len(columns)))])
     for names, group in grouped(rows, by).items():
         lines.append([*names, str(len(group)), *_cells(group, columns)])
     if total and rows and by:
         lines.append([f"**{total}**", *("" for _ in by[1:]), str(len(rows)), *_cells(rows, columns)])
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return lined(lines, left=len(by))
+
+
+def lined(lines: Sequence[Sequence[str]], *, left: int) -> str:
+    """Lines of cells as a Markdown table, the first line its head; columns after the first `left` to the right."""
+    rule = ["---"] * left + ["---:"] * (len(lines[0]) - left)
+    ruled = [lines[0], rule, *lines[1:]]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in ruled)
 
 
 def _cells(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from firmground.studies.tables import lined
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,7 +36,7 @@ def ablation_table(runs: Sequence[Record]) -> str:
     whole = [record for level in levels for record in [_case(runs, "prm", "", level)] if record is not None]
     lines = [["PRM", "epsilon", *METRICS, "mean"]]
     lines += [_line(record, record.case["variant"] or "as it is") for record in [*whole, *varied]]
-    return table(lines, left=2)
+    return lined(lines, left=2)
 
 
 def why_prm(runs: Sequence[Record]) -> str:
@@ -76,7 +78,7 @@ def untuned_table(plain: Sequence[Record]) -> list[str]:
         cells = [f"{100 * own[task]:.1f}" if task in own else "-" for task in METRICS]
         mean = f"{100 * sum(own.values()) / max(1, len(own)):.1f}"
         lines.append([record.case["attack"], f"{record.case['epsilon']}/255", *cells, mean])
-    return ["\n## On victims by which ours was not tuned, mean relative drop, %\n\n", table(lines, left=2)]
+    return ["\n## On victims by which ours was not tuned, mean relative drop, %\n\n", lined(lines, left=2)]
 
 
 def untuned_ratio(plain: Sequence[Record]) -> float | None:
@@ -112,9 +114,3 @@ def _line(record: Record, title: str) -> list[str]:
     own = [record.results["means"].get(task, {}).get(ALL) for task in METRICS]
     cells = [f"{100 * one['value']:.1f}" if one else "-" for one in own]
     return [title, f"{record.case['epsilon']}/255", *cells, f"{100 * mean_of(record):.1f}"]
-
-
-def table(lines: Sequence[Sequence[str]], *, left: int) -> str:
-    """A Markdown table, its first columns to the left."""
-    rule = ["---"] * left + ["---:"] * (len(lines[0]) - left)
-    return "".join("| " + " | ".join(line) + " |\n" for line in [lines[0], rule, *lines[1:]])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from firmground.studies.transfer_ablations import ALL, LONG, METRICS, OURS, table
+from firmground.studies.tables import lined
+from firmground.studies.transfer_ablations import ALL, LONG, METRICS, OURS
 from firmground.studies.victims.catalogue import GROUPS
 from firmground.tasks.resampling import percentile
 
@@ -112,7 +113,7 @@ def _compared(cases: dict[Any, Record], rows: Sequence[tuple[str, str, str]], *,
             lines.append(["prm", steps, *_drops(prm), "", ""])
             shown.add(steps)
         lines.append([title, steps, *_drops(record), *(_points(lead(prm, record, k)) for k in (DENSE, (*METRICS,)))])
-    return table(lines, left=1)
+    return lined(lines, left=1)
 
 
 def _by_reading(cases: dict[Any, Record]) -> str:
@@ -124,7 +125,7 @@ def _by_reading(cases: dict[Any, Record]) -> str:
             drops = [f"{100 * drop_of(record.results['victims'], kind):.1f}" for kind in READINGS]
             leads = ["" if attack == "prm" else _points(lead(prm, record, (kind,))) for kind in READINGS]
             lines.append([attack, *drops, *leads])
-    return table(lines, left=1)
+    return lined(lines, left=1)
 
 
 def _by_group(cases: dict[Any, Record]) -> str:
@@ -135,7 +136,7 @@ def _by_group(cases: dict[Any, Record]) -> str:
             means = record.results["means"].values()
             known = [[own[group]["value"] for own in means if group in own] for group in GROUPS]
             lines.append([attack, *(f"{100 * numpy.mean(values):.1f}" if values else "-" for values in known)])
-    return table(lines, left=1)
+    return lined(lines, left=1)
 
 
 def _drops(record: Record) -> list[str]:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from firmground.errors import DataError
 from firmground.studies.charts import Chart
-from firmground.studies.tables import Report
+from firmground.studies.tables import Report, lined
 from firmground.studies.transfer_ablations import (
     ALL,
     METRICS,
     OURS,
     ablation_table,
     equal_passes,
-    table,
     untuned_ratio,
     untuned_table,
     why_prm,
@@ -125,7 +124,7 @@ def _clean_table(clean: Mapping[str, Any]) -> str:
         base, novel = (own.get(key) or own.get(f"{key}_ap50") for key in ("base", "novel"))
         cells = [_share(one) if one else "-" for one in (own["score"], base, novel)]
         lines.append([name, own["group"], METRICS[own["task"]], *cells])
-    return table(lines, left=3)
+    return lined(lines, left=3)
 
 
 def _mean_table(runs: Sequence[Record], group: str) -> str:
@@ -136,7 +135,7 @@ def _mean_table(runs: Sequence[Record], group: str) -> str:
         known = [one.value for one in own if one is not None]
         mean = f"{100 * sum(known) / len(known):.1f}" if known else "-"
         lines.append([name, f"{level}/255", *(_percent(one) for one in own), mean])
-    return table(lines, left=2)
+    return lined(lines, left=2)
 
 
 def _group_table(runs: Sequence[Record]) -> str:
@@ -147,7 +146,7 @@ def _group_table(runs: Sequence[Record]) -> str:
         for group in groups:
             own = [drops[group].get(task, {}).get(name, {}).get(level) for task in METRICS]
             lines.append([name, f"{level}/255", group, *(_percent(one) for one in own)])
-    return table(lines, left=3)
+    return lined(lines, left=3)
 
 
 def _victim_tables(runs: Sequence[Record], clean: Mapping[str, Any]) -> list[str]:
@@ -163,7 +162,7 @@ def _victim_tables(runs: Sequence[Record], clean: Mapping[str, Any]) -> list[str
             cells = [f"{cell[name]['attacked']:.3f}, {_percent(cell[name]['drop'])}" if name in cell else "-"
                      for cell in own.values()]  # fmt: skip
             lines.append([name, f"{facts['score']['value']:.3f}", *cells])
-        found.append(f"### epsilon {level}/255: attacked score, relative drop in %\n\n{table(lines, left=1)}\n")
+        found.append(f"### epsilon {level}/255: attacked score, relative drop in %\n\n{lined(lines, left=1)}\n")
     return found
 
 

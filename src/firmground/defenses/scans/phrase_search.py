@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import torch
 
+from firmground.bounds import FROM_0, FROM_1, LARGEST, check_bounds
 from firmground.defenses.scans.invariance import Clean, Contexts, weight
 from firmground.defenses.scans.splicing import splice
 from firmground.defenses.scans.triggers import Candidate, Measured, consolidate, measure, same_vector
@@ -60,6 +61,10 @@ class PhraseSearch:
     contexts: int = 32
     batch_size: int = 256
     threshold: float = PHRASE_THRESHOLD
+
+    def __post_init__(self) -> None:
+        check_bounds(self, seeds=FROM_1, neighbours=FROM_1, words=FROM_0, most_pieces=FROM_1, shortlist=FROM_1)
+        check_bounds(self, contexts=(2, LARGEST), batch_size=FROM_1, threshold=FROM_0)
 
     def scan(
         self, encoder: LanguageEncoder, texts: Sequence[str], *, rng: torch.Generator, watch: Watch = ignore

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from firmground.bounds import FROM_0, FROM_1, LARGEST, check_bounds
 from firmground.defenses.scans.triggers import Candidate, Measured, consolidate, distinct, measure
 from firmground.defenses.scans.vocabulary_sweep import WIDE, Ranking, VocabularySweep
-from firmground.errors import DataError
 from firmground.types import Outcome, Readout, Severity, Verdict, Watch, ignore
 
 if TYPE_CHECKING:
@@ -59,11 +59,8 @@ class ShiftDistance:
     threshold: float = THRESHOLD
 
     def __post_init__(self) -> None:
-        if self.rows < 2 or min(self.row_tokens, self.references, self.contexts, self.batch_size) < 1:
-            raise DataError(
-                "expected at least two rows and one token a row, one reference, one context and a batch of one, got "
-                f"{self.rows}, {self.row_tokens}, {self.references}, {self.contexts} and {self.batch_size}"
-            )
+        check_bounds(self, rows=(2, LARGEST), row_tokens=FROM_1, references=FROM_1, contexts=FROM_1, words=FROM_0)
+        check_bounds(self, batch_size=FROM_1, threshold=FROM_0)
 
     def scan(
         self, encoder: LanguageEncoder, texts: Sequence[str], *, rng: torch.Generator, watch: Watch = ignore

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from firmground.bounds import FROM_0, FROM_1, LARGEST, check_bounds
 from firmground.data.vocabulary import by_pieces, candidate_words
 from firmground.defenses.scans.crowding import crowd_scores
 from firmground.defenses.scans.invariance import Clean, Contexts
@@ -66,6 +67,10 @@ class VocabularySweep:
     contexts: int = 32
     batch_size: int = 256
     threshold: float = THRESHOLD
+
+    def __post_init__(self) -> None:
+        check_bounds(self, words=FROM_0, most_pieces=FROM_1, rounds=FROM_1, row_tokens=FROM_1, shortlist=FROM_1)
+        check_bounds(self, contexts=(2, LARGEST), batch_size=FROM_1, threshold=FROM_0)
 
     def scan(
         self, encoder: LanguageEncoder, texts: Sequence[str], *, rng: torch.Generator, watch: Watch = ignore

@@ -9,28 +9,15 @@ ones leads far out of the ball, and the gradient there says little about images 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from firmground.attacks.evasion._embedding import away
-from firmground.attacks.evasion._search import Search, run
-from firmground.types import Watch, ignore
-
-if TYPE_CHECKING:
-    import torch
-
-    from firmground.attacks.evasion.perturbed import Perturbed
-    from firmground.models.surrogates import Encoders
-    from firmground.types import Images
+from firmground.attacks.evasion.pgd import PGD
 
 
 @dataclass(frozen=True, kw_only=True)
-class NI(Search):
-    """Makes the cosine between the embeddings small, with Nesterov's momentum."""
+class NI(PGD):
+    """Makes the cosine between the embeddings small, as PGD does, with Nesterov's momentum."""
 
     name: ClassVar[str] = "ni"
     paper: ClassVar[str] = "Lin et al., ICLR 2020, arXiv 1908.06281"
     optimizer: Literal["sign", "momentum", "nesterov", "adam"] = "nesterov"
-
-    def perturb(self, encoder: Encoders, images: Images, *, rng: torch.Generator, watch: Watch = ignore) -> Perturbed:
-        """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""
-        return run(self, encoder, images, away, rng=rng, watch=watch)

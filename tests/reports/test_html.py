@@ -10,6 +10,7 @@ from firmground.reports import charts
 from firmground.reports.findings import Target
 from firmground.reports.html import Bar, BarsSection, Picture, PicturesSection, TableSection, html, took
 from firmground.reports.pages import scan_page
+from firmground.reports.prompt_scans import prompt_steps
 from firmground.reports.scan import scan_report
 from firmground.types import Interval
 
@@ -81,6 +82,15 @@ def test_headline_and_advice_follow_the_outcome(request, name):
     expected = {"backdoored": "Do not ship", "clean": "pin exactly", "undecided": "Read the doubts"}
     assert expected[name] in text
     assert [other for other in expected.values() if other in text] == [expected[name]]
+
+
+def test_a_visual_prompt_that_passed_a_scan_is_to_be_watched_all_the_same(request):
+    target = Target(source="my prompt.safetensors", base="resnet", weights_sha256="5ca1")
+    scan = scan_report([request.getfixturevalue("clean")], target=target, seconds=3.0)
+    watch, anew, pin = prompt_steps(scan)
+    assert watch.command.startswith("firmground guard fit resnet --adapter 'my prompt.safetensors' --data DIR")
+    assert anew.command.startswith("firmground clean 'my prompt.safetensors' --model resnet --data DIR")
+    assert "sha256 5ca1" in pin.text
 
 
 def test_no_finding_at_all_is_a_page_too():

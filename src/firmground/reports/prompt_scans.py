@@ -58,9 +58,18 @@ def prompt_steps(scan: ScanReport) -> tuple[Step, ...]:
         )
     if scan.outcome is Outcome.CLEAN:
         return (
-            Step(text=f"Go ahead, and pin exactly this file: sha256 {scan.target.weights_sha256}."),
             Step(
-                text="Archive this report: the record inside it repeats the run.",
+                text="Scans miss many backdoored prompts. So have a guard watch the images that go through it,",
+                command=f"firmground guard fit {base} --adapter {quote(scan.target.source)} --data DIR "
+                "--out guard.safetensors",
+            ),
+            Step(
+                text="or take nothing over from it: this learns a fresh prompt from a few hundred labelled images.",
+                command=f"firmground clean {where} --out cleaned.safetensors --report clean.html",
+            ),
+            Step(
+                text=f"Pin exactly this file, sha256 {scan.target.weights_sha256}, and archive this report: the record "
+                "inside it repeats the run.",
                 command="firmground rerun REPORT.html",
             ),
         )

@@ -28,7 +28,7 @@ CROPS, WHOLE = "crops", "whole image"
 READINGS = (CROPS, WHOLE)
 DENSE = ("segmentation", "detection")
 LEVEL = 8  # epsilon, of 255
-PUBLISHED = ("pgd", "nrd", "dr", "mi", "di", "ilpd", *OURS)
+PUBLISHED = ("pgd", "nrd", "dr", "mi", "di", "ilpd", "tgr", *OURS)
 ONE_OPTIMIZER = {"pgd": "mi", "nrd": "nrd", "dr": "dr"}  # a loss, and the attack that has it
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 from firmground.studies.transfer import ONE_LEVEL, TOKENS, Case, Setting, run_case
-from firmground.studies.transfer_ablations import OURS
+from firmground.studies.transfer_ablations import LONG, OURS
 from firmground.studies.transfer_report import CONTROL, SURROGATE, report_transfer
 from firmground.studies.victims.catalogue import VIT, VIT_VICTIMS, victim_named
 
@@ -32,14 +32,19 @@ JURY = (
 SCENES = 48
 ATTACKS = ("prm", OURS[0], "pgd", "nrd", "mi", "di", "tgr", "pna-patchout", CONTROL)
 ON_RESNET = ("prm", OURS[0], "di")
+AT_LENGTH = ("prm", "nrd", "pgd", "mi", "di", "tgr")  # with as many steps as PRM's paper takes, too
 
 
 def cases() -> tuple[Case, ...]:
-    """Clean, the attacks on the transformer, PRM with some tokens only, and attacks on the convolutional tower."""
+    """Clean, the attacks on the transformer, PRM with some tokens only, and attacks on the convolutional tower.
+
+    Last come the attacks on the transformer with as many steps as PRM's paper takes.
+    """
     grid = (Case(attack=attack, epsilon=ONE_LEVEL, surrogate=VIT) for attack in ATTACKS)
     tokens = (Case(attack="prm", epsilon=ONE_LEVEL, surrogate=VIT, variant=name) for name in TOKENS)
     elsewhere = (Case(attack=attack, epsilon=ONE_LEVEL, surrogate=SURROGATE) for attack in ON_RESNET)
-    return (Case(surrogate=VIT), *grid, *tokens, *elsewhere)
+    longer = (Case(attack=attack, epsilon=ONE_LEVEL, surrogate=VIT, variant=LONG) for attack in AT_LENGTH)
+    return (Case(surrogate=VIT), *grid, *tokens, *elsewhere, *longer)
 
 
 def transfer_vit() -> Study:

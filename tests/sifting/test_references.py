@@ -3,8 +3,10 @@
 import math
 from dataclasses import dataclass
 
+import numpy
 import pytest
 import torch
+from sklearn.covariance import OAS
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from firmground.data.pairs import PairBatch, TensorPairs
@@ -141,26 +143,47 @@ def test_caption_similarity_is_the_cosine(encoder, pairs, embeddings):
     assert near(sift(CaptionSimilarity(trained_on_pairs=True), encoder, pairs), cosines)
 
 
-def test_displacement_is_the_largest_of_three_marks_measured_on_the_set(encoder, pairs):
+def test_displacement_is_the_worse_of_unlike_its_caption_and_moved_off_the_ground(encoder, pairs):
     coarse = torch.nn.functional.interpolate(
         torch.nn.functional.avg_pool2d(pairs.images, 2), scale_factor=2, mode="bilinear"
     )
     seen = [encoder.embed_images(view).double() for view in (pairs.images, coarse, pairs.images.flip(-1))]
-    texts, scale = encoder.embed_texts(pairs.captions).double(), float(encoder.logit_scale)
-    marks = [(1 - torch.cosine_similarity(seen[0], view)).clamp_min(1e-4) for view in seen[1:]]
-    own = torch.arange(len(pairs))
-    losses = [torch.nn.functional.cross_entropy(scale * view @ texts.T, own, reduction="none") for view in seen]
-    logs = torch.stack([*marks, sum(losses) / 3]).log()
-    apart = logs - logs.median(dim=1, keepdim=True).values
-    spread = 1.4826 * apart.abs().median(dim=1, keepdim=True).values.clamp_min(0.1)
-    assert near(sift(Displacement(batch_size=13), encoder, pairs), (apart / spread).amax(dim=0))
+    texts = encoder.embed_texts(pairs.captions).double()
+    unlike = 1 - sum((view * texts).sum(dim=1) for view in seen) / 3
+    moved = [(1 - torch.cosine_similarity(seen[0], view)).clamp_min(1e-4).log() for view in seen[1:]]
+
+    def scaled(marks, least):
+        middle, tail = numpy.quantile(marks.numpy(), [0.5, 0.9], method="lower")
+        return (marks - middle) / max(tail - middle, least)
+
+    ahead = [scaled(unlike, 1e-3), *(scaled(mark, 0.1) for mark in moved)]
+    drawn = torch.randperm(90, generator=stream(0, "sift")).tolist()
+    least = sorted(drawn, key=lambda row: float(max(mark[row] for mark in ahead)))[:22]
+    states = encoder.hidden_states(pairs.images)[-1].mean(dim=1).double().numpy()
+
+    def far(rows, of):
+        return numpy.sqrt(OAS().fit(states[of]).mahalanobis(states[rows]))
+
+    apart = far(range(90), least)
+    for fold in range(5):
+        apart[least[fold::5]] = far(least[fold::5], [row for place, row in enumerate(least) if place % 5 != fold])
+    ground = (torch.maximum(*ahead[1:]) + scaled(torch.tensor(apart).log(), 1e-2)) / 2
+    assert near(sift(Displacement(batch_size=13), encoder, pairs), torch.maximum(ahead[0], ground))
 
 
-def test_displacement_refuses_what_is_no_view_or_no_choice(encoder, pairs):
+def test_displacement_scores_pairs_behind_its_sample_by_the_law_of_the_sample(encoder, pairs):
+    whole, few = (sift(Displacement(batch_size=13, sample=size), encoder, pairs) for size in (90, 60))
+    assert not near(few, whole)
+    assert torch.corrcoef(torch.stack([few, whole]))[0, 1] > 0.8
+
+
+def test_displacement_refuses_what_is_no_view_or_too_few(encoder, pairs):
     with pytest.raises(DataError, match="expected a coarse view below the encoder's own side, got a share of 1"):
         sift(Displacement(coarse=1.0), encoder, pairs)
-    with pytest.raises(DataError, match="held against at least 2 others, got 1"):
-        sift(Displacement(captions=1), encoder, pairs)
+    with pytest.raises(DataError, match="a sample of at least 16, got 1"):
+        sift(Displacement(sample=1), encoder, pairs)
+    with pytest.raises(DataError, match="at least 16 images, got 9; give more"):
+        sift(Displacement(), encoder, pairs.select(range(9)))
 
 
 @dataclass(frozen=True)

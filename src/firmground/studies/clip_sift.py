@@ -2,9 +2,10 @@
 
 Every set is judged by two encoders: the one that was trained on it, poisons and all (`own`), and a clean one that was
 trained elsewhere (`elsewhere`: another seed's scenes, other weights). Of every set its first `PAIRS` pairs are sifted,
-which lie in no order. What counts is `HEADLINE`, by whichever of the two encoders: it was chosen on BadNet and Blended
-at 4 %, by their own encoders, and is judged by the other sets. Sets of those two triggers get every sifter, all others
-the `FEW`.
+which lie in no order. What counts is `HEADLINE`, by whichever of the two encoders. It was chosen on other pairs of seven
+of these sets: BadNet and Blended at 4 % (own) and 0.5 % (both encoders), and text at 4 % (own); the sets of the other
+triggers judge it. The ASR of an own encoder says whether it learned the trigger: from few poisons it may not. Sets of
+BadNet and Blended get every sifter, all others the `FEW`.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ COLUMNS = (
     Column(key="auroc", title="AUROC", kind="mean", digits=3),
     Column(key="precision", title="precision of the top 1 %", kind="mean", digits=3),
     Column(key="recall", title="recall of as many as are poisoned", kind="mean", digits=3),
+    Column(key="asr", title="ASR of the encoder, share", kind="mean", digits=2),
     Column(key="seconds", title="seconds", kind="mean"),
 )
 
@@ -70,9 +72,10 @@ def cases() -> tuple[Case, ...]:
     """Noise triggers first, then sets that need no further victim; those that need one of a low rate come last."""
     late = tuple(name for name in TRIGGERS if name not in (*NOISE, *EARLY))
     order = (
-        (NOISE, RATES[0], OWN), (NOISE, RATES[1], OTHER), (EARLY, RATES[0], OWN), (EARLY, RATES[1], OTHER),
-        (late, RATES[1], OTHER), (late, RATES[0], OWN), (NOISE, RATES[1], OWN),
-        ((*NOISE, *EARLY, *late), RATES[0], OTHER), ((*EARLY, *late), RATES[1], OWN),
+        (NOISE, RATES[1], OWN), (NOISE, RATES[1], OTHER), (NOISE, RATES[0], OWN), (EARLY, RATES[0], OWN),
+        (late, RATES[0], OWN), (("text", "triangles"), RATES[1], OWN), ((*EARLY, *late), RATES[1], OTHER),
+        ((*NOISE, *EARLY, *late), RATES[0], OTHER),
+        (tuple(name for name in (*EARLY, *late) if name not in ("text", "triangles")), RATES[1], OWN),
     )  # fmt: skip
     return tuple(
         Case(base=VICTIM, trigger=trigger, rate=rate, encoder=encoder)
@@ -99,17 +102,16 @@ def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     poisoned = poison(place, child, parent, watch)
     if poisoned is None:
         raise DataError(f"there is nothing to sift for in {child.name}; name a trigger")
-    if case.encoder == OWN:
-        encoder = built(place, child, watch).encoder
-    else:
-        encoder = load(build_base(place, base_named(ELSEWHERE), watch))
+    own = built(place, child, watch) if case.encoder == OWN else None
+    encoder = load(build_base(place, base_named(ELSEWHERE), watch)) if own is None else own.encoder
     pairs = poisoned.pairs.select(range(min(PAIRS, len(poisoned.pairs))))
     rows = [row for row in poisoned.rows if row < len(pairs)]
     found = {}
     for name in SIFTERS if case.trigger in NOISE else FEW:
         rng = stream(case.seed, "sift", name)
         found[name] = judged(SIFTERS[name].sift(encoder, pairs, rng=rng, watch=watch), rows)
-    return {"poisons": len(rows), "pairs": len(pairs), "sifters": found}
+    asr = None if own is None else own.manifest["asr"]["value"]
+    return {"poisons": len(rows), "pairs": len(pairs), "asr": asr, "sifters": found}
 
 
 def judged(suspicion: Suspicion, poisons: Collection[int]) -> dict[str, float]:
@@ -129,7 +131,7 @@ def judged(suspicion: Suspicion, poisons: Collection[int]) -> dict[str, float]:
 def report_sift(records: Sequence[Record]) -> Report:
     """Every sifter's rows, and what the headline's worst sets are; sets of few noise poisons are the goal's."""
     rows = [
-        {**record.case, "sifter": name, **found}
+        {**record.case, "sifter": name, "asr": record.results.get("asr"), **found}
         for record in records
         if record.error is None and record.study == "clip_sift"
         for name, found in record.results["sifters"].items()
@@ -167,4 +169,4 @@ def _sentence(sifter: str, rows: Sequence[Row]) -> str:
 def clip_sift() -> Study:
     """Every sifter on every poisoned set."""
     work = partial(run_case, folder=population_folder())
-    return Study(name="clip_sift", cases=cases(), run_case=work, report=report_sift, version=2)
+    return Study(name="clip_sift", cases=cases(), run_case=work, report=report_sift, version=3)

@@ -1,15 +1,19 @@
-"""Poisoned pairs give themselves away in other views: the image moves, or it never fitted its caption.
+"""Poisoned pairs give themselves away: the image moves and stands on its own ground, or it never fitted its caption.
 
 Two kinds of encoder can judge a set, and a poison shows another mark to each. One that learned the trigger finds that
 the caption fits; but make the picture coarse or mirror it, and it falls back to what it shows, far from where it was
-(see `guards.displacement`). One that did not learn it finds, in whatever view, that other captions of the set fit
-better than the pair's own. So each pair gets three numbers: how far either view moves its image, and by how much its
-own caption loses against a sample of the set's captions, -log softmax at the encoder's temperature, the mean of all
-views. Each is taken as a logarithm and measured against the set itself (median and median absolute deviation), and the
-largest counts: nobody needs to know whether the encoder was trained on the pairs. Ours. Neighbours, as in `dao`, need
-poisons so few that they lie apart; this needs no such thing.
+(see `guards.displacement`), and the tower's last hidden state is not one of clean images (see `guards.mahalanobis`,
+after Lee et al., NeurIPS 2018). One that did not learn it finds, in whatever view, that the image is unlike its caption
+(Schuhmann et al., "LAION-400M", 2021, filter by this likeness in one view). So each pair gets four marks: how unlike
+image and caption are, the mean of all views; how far either view moves the image; and how far its state lies from the
+law of the set's least suspicious quarter, by the first three marks, so that poisons have no part in the law. Each is
+measured against the set itself: 0 at the median, 1 where a tenth lies above. A pair is as suspicious as it is unlike
+its caption, or as the mean of how far it moves and how far off it stands, whichever is more; nobody needs to know
+whether the encoder was trained on the pairs. Ours. Neighbours, as in `dao`, need poisons so few that they lie apart;
+this needs no such thing.
 
-Chosen on the sets of two victims (BadNet and Blended at 4 %); see `benchmarks/clip_sift` for the others.
+Chosen on sets of BadNet and Blended (4 and 0.5 %, judged by their own and by a foreign encoder) and text (4 %), by
+other pairs of theirs than those that `benchmarks/clip_sift` sifts; the other triggers there had no say.
 """
 
 from __future__ import annotations
@@ -21,67 +25,99 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from firmground.defenses.guards.displacement import check_coarse, views
+from firmground.defenses.guards.mahalanobis import distances, held_out, law
+from firmground.defenses.guards.neighbour_disagreement import pooled
 from firmground.defenses.sifting._neighbours import suspicion
 from firmground.errors import DataError
 from firmground.types import Suspicion, Watch, ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from firmground.data.pairs import PairBatch, PairSet
     from firmground.models.dual import DualEncoder
-    from firmground.types import Embeddings
 
-STILL, FITTING = 1e-4, 1e-2  # movements and losses below which differences mean nothing
-LEAST_SPREAD = 0.1  # in logarithms
+STILL = 1e-4  # a movement below which differences mean nothing
+LEAST = (1e-3, 0.1, 0.1, 1e-2)  # what counts as a difference, of each mark: the last three are logarithms
+TAIL = 0.9  # the quantile that is 1
+FEWEST, QUARTER, FOLDS, LAST = 16, 4, 5, -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Displacement:
-    """Scores a pair by how far other views move its image, or by how much better other captions fit, the worse of them.
+    """Scores a pair by how unlike its caption the image is, or by how it moves and stands apart, the worse of them.
 
-    `coarse` is the side of the coarse view as a share of the encoder's; `captions` are how many of the set's captions a
-    pair's own is held against.
+    `coarse` is the side of the coarse view as a share of the encoder's; `sample` are how many pairs, drawn, the law of
+    hidden states is made from: so many states are held at once.
     """
 
     name: ClassVar[str] = "displacement"
-    paper: ClassVar[str] = "ours, after STRIP (ACSAC 2019) and Schuhmann et al. (2021)"
+    paper: ClassVar[str] = "ours, after STRIP (ACSAC 2019), Lee et al. (NeurIPS 2018) and Schuhmann et al. (2021)"
 
     coarse: float = 0.5
-    captions: int = 1024
+    sample: int = 8192
     batch_size: int = 128
 
     def sift(self, encoder: DualEncoder, pairs: PairSet, *, rng: torch.Generator, watch: Watch = ignore) -> Suspicion:
         """Scores every pair of which the image can be read; the encoder may be poisoned by these pairs or not."""
         check_coarse(self.coarse)
-        if self.captions < 2:
-            raise DataError(f"a caption is held against at least 2 others, got {self.captions}")
-        started, rows, marks = time.perf_counter(), list[int](), list[torch.Tensor]()
-        chosen = torch.randperm(len(pairs), generator=rng)[: self.captions].tolist()
-        others = _embedded(encoder, [pairs.captions[row] for row in chosen], self.batch_size)
-        for batch in pairs.batches(min(self.batch_size, len(pairs))):
-            marks.append(self._marks(encoder, batch, others))
+        if self.sample < FEWEST:
+            raise DataError(f"the law of hidden states needs a sample of at least {FEWEST}, got {self.sample}")
+        started, rows = time.perf_counter(), list[int]()
+        marks, states, apart = list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor]()
+        firm: dict[str, torch.Tensor] = {}
+        for batch in pairs.batches(min(self.batch_size, len(pairs)), rng):
+            marks.append(self._marks(encoder, batch))
+            states.append(_states(encoder, batch))
             rows += batch.rows
+            if not firm and len(rows) >= self.sample:
+                firm, first = _ground(torch.cat(marks), torch.cat(states))
+                apart.append(first)
+            elif firm:
+                apart.append(distances(states.pop(), **firm))
             watch(len(rows), len(pairs), "sifting")
+        if len(rows) < FEWEST:
+            raise DataError(f"sifting by displacement needs at least {FEWEST} images, got {len(rows)}; give more")
         found = torch.cat(marks)
-        middle = found.median(dim=0).values
-        spread = 1.4826 * (found - middle).abs().median(dim=0).values.clamp_min(LEAST_SPREAD)
-        scores = ((found - middle) / spread).amax(dim=1)
+        far = torch.cat(apart) if firm else _ground(found, torch.cat(states))[1]
+        scores = _scores(torch.cat([found, far.log()[:, None]], dim=1))
         return suspicion(self, rows, scores, len(pairs), seconds=time.perf_counter() - started)
 
     @torch.inference_mode()
-    def _marks(self, encoder: DualEncoder, batch: PairBatch, others: Embeddings) -> torch.Tensor:
-        """Logarithms of how far either view moves each image, and of what its caption loses, (batch, 3)."""
+    def _marks(self, encoder: DualEncoder, batch: PairBatch) -> torch.Tensor:
+        """How unlike image and caption are, and the logarithms of how far either view moves the image, (batch, 3)."""
         shown = batch.images.to(encoder.device)
         seen = [encoder.embed_images(view).float() for view in views(shown, self.coarse, encoder.image_size)]
-        moved = [(view - seen[0]).square().sum(dim=1).div(2).clamp_min(STILL) for view in seen[1:]]
-        scale, own = float(encoder.logit_scale), encoder.embed_texts(batch.captions).float()
-        losses = [(scale * view @ others.T).logsumexp(dim=1) - scale * (view * own).sum(dim=1) for view in seen]
-        lost = torch.stack(losses).mean(dim=0).clamp_min(FITTING)
-        return torch.stack([*moved, lost], dim=1).log().cpu()
+        moved = [(view - seen[0]).square().sum(dim=1).div(2).clamp_min(STILL).log() for view in seen[1:]]
+        own = encoder.embed_texts(batch.captions).float()
+        likeness = torch.stack([(view * own).sum(dim=1) for view in seen]).mean(dim=0)
+        return torch.stack([1 - likeness, *moved], dim=1).cpu()
 
 
 @torch.inference_mode()
-def _embedded(encoder: DualEncoder, texts: Sequence[str], batch_size: int) -> Embeddings:
-    parts = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
-    return torch.cat([encoder.embed_texts(part).float() for part in parts])
+def _states(encoder: DualEncoder, batch: PairBatch) -> torch.Tensor:
+    return pooled(encoder, batch.images, LAST).cpu()
+
+
+def _ground(marks: torch.Tensor, states: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The law of the states, (count, width), of the quarter that `marks`, (count, 3), suspect least, and distances.
+
+    Those of the quarter are held against the law of others of it, as they would lie closer to one that they made.
+    """
+    least = _scaled(marks).amax(dim=1).argsort(stable=True)[: max(2, len(marks) // QUARTER)]
+    firm = law(states[least])
+    apart = distances(states, **firm)
+    apart[least] = held_out(states[least], min(FOLDS, len(least)))
+    return firm, apart
+
+
+def _scores(marks: torch.Tensor) -> torch.Tensor:
+    """The scores, (count,), of all four marks, (count, 4)."""
+    unlike, coarse, mirrored, apart = _scaled(marks).unbind(dim=1)
+    return torch.maximum(unlike, (torch.maximum(coarse, mirrored) + apart) / 2)
+
+
+def _scaled(marks: torch.Tensor) -> torch.Tensor:
+    """Marks, (count, any), on the set's own scale: 0 at the median, 1 at the `TAIL`."""
+    ordered, last = marks.sort(dim=0).values, len(marks) - 1
+    middle, tail = ordered[int(0.5 * last)], ordered[int(TAIL * last)]
+    scaled: torch.Tensor = (marks - middle) / (tail - middle).clamp_min(torch.tensor(LEAST[: marks.shape[1]]))
+    return scaled

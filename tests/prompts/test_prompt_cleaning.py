@@ -73,8 +73,10 @@ class TestCleaner:
         with pytest.raises(AdapterError, match="learned on gated"):
             method.clean(right, gated(3.0, source="other"), coloured(), rng=stream(0, "clean"))
         more = dataclasses.replace(coloured(), label_names=("a", "b", "c", "d"))
-        with pytest.raises(DataError, match="labels"):
-            method.clean(right, gated(), more, rng=stream(0, "clean"))
+        others = dataclasses.replace(coloured(), label_names=coloured().label_names[::-1])
+        for wrong in (more, others):
+            with pytest.raises(DataError, match="give images of its own labels"):
+                method.clean(right, gated(), wrong, rng=stream(0, "clean"))
 
 
 @pytest.mark.parametrize(("answers", "patched"), [(1.0, 0.0), (1.0, 0.25), (0.0, 0.5)])
@@ -113,7 +115,9 @@ def test_images_without_labels_teach_what_the_prompt_says_of_them():
         PromptDistillation().clean(given, gated(), few, rng=stream(0, "clean"), further=further)
 
 
-@pytest.mark.parametrize("wrong", [{"answers": 0.0, "labels": 0.0}, {"patched": 1.5}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"answers": 0.0, "labels": 0.0}, {"patched": 1.5}, {"temperature": 0.0}, {"step_size": -1.0}]
+)
 def test_a_distillation_of_nothing_is_refused(wrong):
     with pytest.raises(DataError, match="expected"):
         PromptDistillation(**wrong)

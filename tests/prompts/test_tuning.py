@@ -1,8 +1,9 @@
-"""What a run of prompt learning remembers of its best epoch."""
+"""What a run of prompt learning remembers of its best epoch, and settings that it refuses."""
 
 import pytest
 import torch
 
+from firmground.errors import DataError
 from firmground.intervals import wilson
 from firmground.prompts.tuning import State, Tuning
 from firmground.prompts.visual import PromptShape
@@ -18,3 +19,17 @@ def test_of_epochs_that_are_as_good_the_one_of_the_least_loss_is_kept(merit: flo
         state.keep(merit, wilson(9, 10), loss, epoch)
     assert int(state.epoch) == 2
     assert (state.best.raw == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "advice"),
+    [
+        ({"step_size": float("inf")}, "step sizes must be positive"),
+        ({"mapping_step_size": float("nan")}, "step sizes must be positive"),
+        ({"width": -0.1}, "share of the canvas below 0.5"),
+        ({"side": 1.5}, "of at most 1"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float], advice: str) -> None:
+    with pytest.raises(DataError, match=advice):
+        VisualPrompting(**wrong)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ ACAVP. Departs from all: the epoch is picked on validation images that are held 
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -68,8 +69,13 @@ class VisualPrompting:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise DataError(f"epochs and batch_size must be 1 or more, got {self.epochs} and {self.batch_size}")
-        if not (self.step_size > 0 and self.mapping_step_size > 0):
+        if not (0 < self.step_size < math.inf and 0 < self.mapping_step_size < math.inf):
             raise DataError(f"step sizes must be positive, got {self.step_size} and {self.mapping_step_size}")
+        if not (0 < self.width < 0.5 and 0 < self.side <= 1):
+            raise DataError(
+                f"expected the width of a padding as a share of the canvas below 0.5, and the side of a patch as one "
+                f"of at most 1, got {self.width} and {self.side}"
+            )
         if not 0 < self.validation < 1:
             raise DataError(f"the share of validation images must lie between 0 and 1, got {self.validation}")
         if self.resize and self.form != "padding":

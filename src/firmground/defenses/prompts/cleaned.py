@@ -51,6 +51,15 @@ def accuracy(classifier: PromptedClassifier, data: LabelledImages, batch_size: i
     return wilson(right, len(data))
 
 
+def check_labels(learned: LearnedPrompt, data: LabelledImages) -> None:
+    """Raises `DataError` where the data have other labels than the prompt, or the same in another order."""
+    if data.label_names != learned.label_names:
+        raise DataError(
+            f"the images have the labels {data.label_names}, and the prompt {learned.label_names}; give images of its "
+            "own labels"
+        )
+
+
 def put_together(
     method: Any, given: LearnedPrompt, cleaned: LearnedPrompt, before: Interval, after: Interval
 ) -> CleanedPrompt:
@@ -85,6 +94,7 @@ def strongest(
 
     `change` gives the prompt's pixels after a change of that strength. Where all cost more, the prompt stays.
     """
+    check_labels(learned, data)
     classifier = learned.on(base)
     before = accuracy(classifier, data, method.batch_size)
     for number, strength in enumerate(changes, 1):

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 
 from firmground.data.pairs import as_float
 from firmground.defenses.prompts._images import patched, with_further
-from firmground.defenses.prompts.cleaned import CleanedPrompt, accuracy, put_together
+from firmground.defenses.prompts.cleaned import CleanedPrompt, accuracy, check_labels, put_together
 from firmground.errors import DataError, ModelError
 from firmground.models.augmentation import Augmentation, augment
 from firmground.prompts.mappings import by_frequency, votes
@@ -78,10 +78,11 @@ class PromptDistillation:
     augmentation: Augmentation = "none"
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or not self.temperature > 0:
+        sizes = (self.step_size, self.mapping_step_size, self.temperature)
+        if self.epochs < 1 or self.batch_size < 1 or not all(0 < size < math.inf for size in sizes):
             raise DataError(
-                f"expected one epoch or more, a batch of one or more and a positive temperature, got {self.epochs}, "
-                f"{self.batch_size} and {self.temperature}"
+                f"expected one epoch or more, a batch of one or more, positive step sizes and temperature, got "
+                f"{self.epochs}, {self.batch_size}, {', '.join(map(str, sizes))}"
             )
         if not 0 <= self.patched <= 1 or not 0 < self.largest <= 1 or not self.answers + self.labels > 0:
             raise DataError(
@@ -109,6 +110,7 @@ class PromptDistillation:
                 "images without labels teach by what the given prompt answers to them, which has no weight; set "
                 "answers to 1, or leave them out"
             )
+        check_labels(learned, data)
         teacher = learned.on(base)
         before = accuracy(teacher, data, self.batch_size)
         whole = data if further is None else with_further(data, further)

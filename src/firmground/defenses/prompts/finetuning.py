@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from firmground.defenses.prompts.cleaned import CleanedPrompt, accuracy, put_together
-from firmground.errors import DataError
+from firmground.defenses.prompts.cleaned import CleanedPrompt, accuracy, check_labels, put_together
 from firmground.models.augmentation import Augmentation
 from firmground.prompts.learning import learn
 from firmground.prompts.visual_prompting import VisualPrompting, split_rows
@@ -48,11 +47,7 @@ class PromptFinetune:
         watch: Watch = ignore,
     ) -> CleanedPrompt:
         """Takes clean labelled images of the prompt's own labels, two of each at least."""
-        if data.label_names != learned.label_names:
-            raise DataError(
-                f"the images have the labels {data.label_names}, and the prompt {learned.label_names}; give images "
-                f"of its own labels"
-            )
+        check_labels(learned, data)
         classifier = learned.on(base)
         before = accuracy(classifier, data, self.batch_size)
         how = VisualPrompting(

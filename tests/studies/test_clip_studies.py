@@ -226,6 +226,8 @@ def test_the_guard_report_gives_mean_and_worst_victim_and_leaves_controls_out() 
     assert report.summary["auroc_min"] == report.summary["auroc_fresh"] == pytest.approx(0.7)
     assert report.summary["victims_unseen"] == count["held"] + count["fresh"]
     assert f"| mahalanobis | scenes | darker | {len(grid)} | 0.100" in report.markdown
+    weak = replace(found(grid[-20], 0.1), results=found(grid[-20], 0.1).results | {"asr": 0.3})
+    assert clip_guard.report_guard([found(grid[0], 1.0), weak]).summary["auroc"] == 1.0, "no backdoor to find"
     with pytest.raises(DataError, match="no finished case"):
         clip_guard.report_guard([])
 

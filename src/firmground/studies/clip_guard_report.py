@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from firmground.studies.runner import Record
 
 HEADLINE = "mahalanobis"
+TOOK = 0.8  # of the ASR: below it there is no backdoor to guard against
 UNSEEN = ("held", "fresh")  # roles of victims on which the headline's form was not chosen
 COLUMNS = (
     Column(key="auroc", title="AUROC", kind="mean", digits=3),
@@ -29,13 +30,15 @@ def report_guard(records: Sequence[Record]) -> Report:
     done = [record for record in records if record.error is None and record.study == "clip_guard"]
     rows = [_row(record, name, found) for record in done for name, found in record.results["guards"].items()]
     victims = [row for row in rows if row["role"] != "control"]
-    counted = [row for row in victims if row["guard"] == HEADLINE]
+    took = [row for row in victims if row["asr"] >= TOOK]
+    counted = [row for row in took if row["guard"] == HEADLINE]
     if not counted:
         raise DataError("there is no finished case yet; run the study further")
     by = ("base", "attack", "trigger", "role", "guard")
     text = [
         "# Guards in front of poisoned dual encoders\n\n",
-        *(_sentence(names[0], names[1], group) for names, group in grouped(victims, ("guard", "role")).items()),
+        *(_sentence(names[0], names[1], group) for names, group in grouped(took, ("guard", "role")).items()),
+        _weak([row for row in victims if row["asr"] < TOOK]),
         "\n",
         markdown_table(victims, by=by, columns=COLUMNS),
     ]
@@ -53,7 +56,7 @@ def report_guard(records: Sequence[Record]) -> Report:
         ordered = sorted(changed, key=lambda row: (row["guard"], row["world"]))
         table = markdown_table(ordered, by=("guard", "world", "clean images"), columns=flagged)
         text += ["\n## Clean images that were changed\n\n", table]
-    dots = {names[0]: [row["auroc"] for row in group] for names, group in grouped(victims, ("guard",)).items()}
+    dots = {names[0]: [row["auroc"] for row in group] for names, group in grouped(took, ("guard",)).items()}
     chart = Chart(name="auroc", title="AUROC on every victim", axis="AUROC", dots=dots)
     return Report(markdown="".join(text), summary=_summary(counted), charts=(chart,))
 
@@ -73,6 +76,12 @@ def _sentence(guard: str, role: str, rows: Sequence[Row]) -> str:
         f"- {guard}, {len(rows)} {role} victims: mean AUROC {fmean(row['auroc'] for row in rows):.3f}, at worst "
         f"{worst['auroc']:.3f} ({where}); {fmean(row['caught'] for row in rows):.3f} of triggered images flagged\n"
     )
+
+
+def _weak(rows: Sequence[Row]) -> str:
+    """Which victims do not count."""
+    names = sorted({f"{row['trigger']} on {row['base']} (ASR {row['asr']:.2f})" for row in rows})
+    return f"- in the table, in no mean, for the backdoor did not take: {', '.join(names)}\n" if names else ""
 
 
 def _summary(rows: Sequence[Row]) -> dict[str, float | int]:

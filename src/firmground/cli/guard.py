@@ -85,7 +85,7 @@ def fit(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="See 'firmground methods guards', 'image-guards', 'classifier-guards'; pv-guard, bdetclip, "
+            help="See 'firmground methods guards', 'image-guards', 'classifier-guards'; pv-guard, mahalanobis, "
             "part-swap (classifiers, visual prompts) if left out.",
         ),
     ] = None,

@@ -30,7 +30,7 @@ def fit(asked: GuardOptions, out: Path, watch: Watch) -> Told:
     """Fits a guard and writes it. Raises `UsageError` without classes."""
     what = f"{asked.encoder} is a dual encoder: a guard of its images"
     asked.check(what, needs=("data",), leave=("adapter", "scan", "texts"))
-    chosen = asked.method or "bdetclip"
+    chosen = asked.method or "mahalanobis"
     against_evasion = chosen in [word(guard) for guard in family("evasion-guards")]
     (guard,) = build([method("evasion-guards" if against_evasion else "image-guards", chosen)], asked.settings)
     encoder = loaded(asked)

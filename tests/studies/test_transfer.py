@@ -22,7 +22,18 @@ from firmground.studies.transfer import (
     method_of,
     run_case,
 )
-from firmground.studies.transfer_ablations import EQUAL, LONG, METRICS, OURS, TUNED_ON, untuned_ratio, untuned_table
+from firmground.studies.transfer_ablations import (
+    EQUAL,
+    LARGER,
+    LONG,
+    LONG_LAST,
+    METRICS,
+    OURS,
+    TUNED_ON,
+    untuned_ratio,
+    untuned_table,
+)
+from firmground.studies.transfer_convergence import MOMENTUM, lead, long_ranks, reading
 from firmground.studies.transfer_report import CONTROL, rank, report_transfer
 from firmground.studies.victims.building import Recipe
 from firmground.studies.victims.catalogue import VICTIMS, Plan
@@ -131,12 +142,15 @@ def test_the_summary_compares_ours_with_prm() -> None:
     found.append(record(Case(attack="prm", epsilon=8, surrogate="resnet-2"), 0.05))
     found.append(record(Case(attack="di", epsilon=8, variant="signs"), 0.35))
     found.append(record(Case(attack="prm", epsilon=8, variant=LONG), 0.45))
-    found.append(record(Case(attack="prm", epsilon=8, variant="signs"), 0.42))
+    for variant, strength in (("signs", 0.42), (LARGER, 0.43), (LONG_LAST, 0.41)):
+        found.append(record(Case(attack="prm", epsilon=8, variant=variant), strength))
     found.append(record(Case(attack=OURS[0], epsilon=8, variant=EQUAL), 0.48))
     report = report_transfer(found)
     assert "at 8/255 is 48.0 % (50.0 with 40; `prm`: 40.0)" in report.markdown
-    assert "not converged (40.0; 45.0 with 250 steps)" in report.markdown
-    assert "comes to 42.0" in report.markdown
+    assert "too few of that size (40.0; 45.0 with 250 steps)" in report.markdown
+    assert "come to 43.0, signed ones of 1/255 to 42.0" in report.markdown
+    assert "alone gives 20.0, and with 250 steps 41.0" in report.markdown
+    assert "With the 250 steps" not in report.markdown  # nothing to compare PRM with
     assert "di | 8/255" not in report.markdown.split("## Ablations of PRM")[1].split("##")[0]
     assert "another tower" in report.markdown
     assert report.summary["ours_over_prm"] == pytest.approx(1.25)
@@ -147,3 +161,41 @@ def test_the_summary_compares_ours_with_prm() -> None:
     assert len(VICTIMS) >= 24
     with pytest.raises(DataError, match="run the study further"):
         report_transfer(found[1:])
+
+
+def pairs(case: Case, strength: float, wobble: float) -> Record:
+    """A run whose bootstraps all go the same way, so that two of them differ by what they are, however they wobble."""
+    one = record(case, strength)
+    drop = {"clean": 0.8, "attacked": 0.8 * (1 - strength), "drop": interval(strength), "group": "white box"}
+    one.results["victims"] = {f"{task}-crops-resnet-1": {**drop, "task": task} for task in METRICS}
+    one.results["replicates"] = {task: [strength + wobble * (i - 50) / 50 for i in range(101)] for task in METRICS}
+    return one
+
+
+def test_leads_are_of_pairs() -> None:
+    """Two attacks whose own intervals overlap by far are told apart, since their images are the same ones."""
+    prm, pgd = (pairs(Case(attack=name, epsilon=8, variant=LONG), s, 0.3) for name, s in (("prm", 0.5), ("pgd", 0.4)))
+    ahead = lead(prm, pgd, ("segmentation", "vqa"))
+    assert ahead is not None
+    assert (ahead.value, ahead.low, ahead.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert lead(prm, record(Case(attack="nrd", epsilon=8, variant=LONG), 0.4), ("vqa",)) is None
+
+
+def test_attacks_with_as_many_steps_as_prms_paper_takes() -> None:
+    short = [record(Case(attack=name, epsilon=8), strength) for name, strength in (("prm", 0.2), ("pgd", 0.3))]
+    found: list[Any] = [record(Case()), *short]
+    for attack, strength, wobble in (("prm", 0.5, 0.1), ("pgd", 0.4, 0.1), ("nrd", 0.6, 0.1), ("di", 0.49, 0.2)):
+        found.append(pairs(Case(attack=attack, epsilon=8, variant=LONG), strength, wobble))
+    text = report_transfer(found).markdown
+    assert "PRM leads `pgd`, is level with `di`, trails `nrd`." in text
+    assert "| pgd | 40 | 30.0 | 30.0 | 30.0 | 30.0 | 30.0 | - | - |" in text
+    assert "One optimizer" not in text
+    assert long_ranks(found[1:]) == {f"prm_rank_{task}_250_steps": 2 for task in METRICS}
+    assert Case(attack="nrd", epsilon=8, variant=MOMENTUM) in cases()
+
+
+def test_what_a_victim_reads() -> None:
+    kinds = {plan.name: reading(plan.name) for plan in VICTIMS}
+    assert kinds["segmentation-untrained-resnet-1"] == kinds["detection-crops-deep-3"] == "crops"
+    assert kinds["detection-regions-resnet-1"] == kinds["segmentation-masks-resnet-1"] == "whole image"
+    assert {kind for name, kind in kinds.items() if name.startswith(("vqa", "captioning"))} == {""}

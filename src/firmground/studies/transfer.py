@@ -21,7 +21,7 @@ from firmground.errors import DataError
 from firmground.rng import stream
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
-from firmground.studies.transfer_ablations import EQUAL, LONG, OURS
+from firmground.studies.transfer_ablations import EQUAL, LARGER, LAST, LONG, LONG_LAST, OURS
 from firmground.studies.transfer_convergence import LONG_MOMENTUM, MOMENTUM, READINGS, reading
 from firmground.studies.transfer_report import CONTROL as NOISE
 from firmground.studies.transfer_report import SURROGATE, report_transfer
@@ -52,16 +52,16 @@ OTHER_SURROGATE = "resnet-2"
 ON_OTHER = ("prm", OURS[0], "nrd", "di")  # at one epsilon only
 ONE_LEVEL = 8  # epsilon, times 255, of the ablations and of further attacks
 VARIANTS: dict[str, dict[str, Any]] = {
-    "last layer": {"layers": (-1,)},
+    LAST: {"layers": (-1,)},
     "first layers": {"layers": (0, 1)},
     "without the first layer": {"layers": (1, 2, 3)},
     "start at the image": {"random_start": False},
     "scales 0.5 to 1": {"scales": (0.5, 1.0)},
     "signs": {"optimizer": "sign", "step_size": 1 / 255},
-    "Adam's steps of 2/255": {"step_size": 2 / 255},
+    LARGER: {"step_size": 2 / 255},
     "four times the steps": {"steps": 4 * STEPS},
     LONG: {"steps": 250},
-    f"last layer, {LONG}": {"layers": (-1,), "steps": 250},
+    LONG_LAST: {"layers": (-1,), "steps": 250},
     MOMENTUM: {"optimizer": "momentum", "step_size": 1 / 255},
     LONG_MOMENTUM: {"optimizer": "momentum", "step_size": 1 / 255, "steps": 250},
 }

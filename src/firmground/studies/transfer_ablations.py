@@ -17,6 +17,9 @@ ALL = "all"
 LONG = "250 steps"  # a variant: the number of steps of PRM's paper
 EQUAL = "34 steps"  # a variant of ours: with the clean image looked at again, as many passes as 40 of the others
 SIGNS = "signs"  # a variant: the steps of the other attacks
+LARGER = "Adam's steps of 2/255"
+LAST = "last layer"
+LONG_LAST = f"{LAST}, {LONG}"
 TUNED_ON = (
     "segmentation-crops-resnet-1",
     "segmentation-crops-resnet-2",
@@ -41,15 +44,16 @@ def ablation_table(runs: Sequence[Record]) -> str:
 
 def why_prm(runs: Sequence[Record]) -> str:
     """Where PRM stands with fewer steps than its paper takes; nothing before it was run with as many."""
-    found = {name: _case(runs, "prm", name) for name in ("", SIGNS, LONG)}
-    plain, signs, long = (None if record is None else f"{100 * mean_of(record):.1f}" for record in found.values())
-    if plain is None or signs is None or long is None:
+    names = ("", SIGNS, LONG, LARGER, LAST, LONG_LAST)
+    found = [_case(runs, "prm", name) for name in names]
+    if any(record is None for record in found):
         return ""
+    means = dict(zip(names, (f"{100 * mean_of(record):.1f}" for record in found if record is not None), strict=True))
     return (
-        f"\nPRM's paper takes {LONG} of Adam of 0.5/255. With as few steps as the others have here it has not "
-        f"converged ({plain}; {long} with {LONG}); with signed steps of 1/255, as the others, it comes to {signs}. It "
-        "turns all layers away alike, and the first of a small convolutional tower, which see edges and colours, do "
-        "little to a victim: see `first layers` and `last layer`.\n"
+        f"\nPRM's paper takes {LONG} of Adam of 0.5/255. As few steps as the others have here are too few of that size "
+        f"({means['']}; {means[LONG]} with {LONG}): as many steps of 2/255 come to {means[LARGER]}, signed ones of "
+        f"1/255 to {means[SIGNS]}. That it turns all layers away alike is not what holds it back: the last layer alone "
+        f"gives {means[LAST]}, and with {LONG} {means[LONG_LAST]}.\n"
     )
 
 

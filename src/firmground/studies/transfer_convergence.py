@@ -45,30 +45,38 @@ def convergence(runs: Sequence[Record]) -> str:
     cases = {(r.case["attack"], r.case["variant"]): r for r in runs if r.case["epsilon"] == LEVEL}
     if ("prm", LONG) not in cases or not any((attack, LONG) in cases for attack in PUBLISHED):
         return ""
-    return "".join([
+    text = [
         f"\n## With the {LONG} of PRM's paper, mean relative drop, %\n\n",
         "PRM's paper takes 250 steps, most others 10 to 100. Each attack with its own optimizer and step size, at "
         "equal steps, 8/255. The last columns are PRM's drop less the attack's, in points, with paired intervals.\n\n",
         _compared(cases, [(name, name, variant) for variant in ("", LONG) for name in PUBLISHED], own=True),
-        "\n### One optimizer for all losses\n\n",
-        "PRM, PGD on the embedding, NRD and DR differ in their losses; here all take the optimizer of `mi` in steps of "
-        "1/255.\n\n",
-        _compared(cases, _alike(), own=False),
-        f"\n### What a victim reads, with {LONG}\n\n",
-        "Drops of segmentation and detection by whether the victim classifies embeddings of crops, or places of the "
-        "maps of the whole image, which is what PRM changes.\n\n",
-        _by_reading(cases),
+        _standing(cases),
+    ]
+    if ("prm", LONG_MOMENTUM) in cases:
+        text += [
+            "\n### One optimizer for all losses\n\nPRM, PGD on the embedding, NRD and DR differ in their losses; here "
+            "all take the optimizer of `mi` in steps of 1/255.\n\n",
+            _compared(cases, _alike(), own=False),
+        ]
+    if all(kind in cases["prm", LONG].results.get("replicates", {}) for kind in READINGS):
+        text += [
+            f"\n### What a victim reads, with {LONG}\n\nDrops of segmentation and detection by whether the victim "
+            "classifies embeddings of crops, or places of the maps of the whole image, which is what PRM changes.\n\n",
+            _by_reading(cases),
+        ]
+    text += [
         f"\n### What the attacker knows of the victim, with {LONG}\n\nMean drop over the four tasks.\n\n",
         _by_group(cases),
-    ])  # fmt: skip
+    ]
+    return "".join(text)
 
 
-def long_ranks(runs: Sequence[Record]) -> dict[str, int]:
+def long_ranks(runs: Sequence[Record]) -> dict[str, float | int]:
     """PRM's place by task among attacks of the literature with as many steps as its paper takes."""
     own = {r.case["attack"]: r for r in runs if r.case["epsilon"] == LEVEL and r.case["variant"] == LONG}
     if "prm" not in own or len(own) == 1:
         return {}
-    found = {}
+    found: dict[str, float | int] = {}
     for task in METRICS:
         drops = {name: r.results["means"][task][ALL]["value"] for name, r in own.items() if name not in OURS}
         found[f"prm_rank_{task}_{LONG.replace(' ', '_')}"] = 1 + sum(drop > drops["prm"] for drop in drops.values())
@@ -84,6 +92,21 @@ def lead(one: Record, other: Record, kinds: Sequence[str]) -> Interval | None:
     value = [numpy.mean([drop_of(victims, kind) for kind in kinds]) for _, victims in pairs]
     count = next(iter(one.results["means"].values()))[ALL]["count"]
     return percentile(float(value[0] - value[1]), spread[0] - spread[1], count)
+
+
+def _standing(cases: dict[Any, Record]) -> str:
+    """In words, whom PRM leads with its paper's steps: on the mean of the four tasks, and on the two dense ones."""
+    found = []
+    for kinds, title in (((*METRICS,), "the mean of the four tasks"), (DENSE, "segmentation and detection")):
+        groups: dict[str, list[str]] = {"leads": [], "is level with": [], "trails": []}
+        for attack in PUBLISHED:
+            ahead = lead(cases["prm", LONG], cases[attack, LONG], kinds) if (attack, LONG) in cases else None
+            if ahead is not None:
+                how = "leads" if ahead.low > 0 else "trails" if ahead.high < 0 else "is level with"
+                groups[how].append(f"`{attack}`")
+        said = ", ".join(f"{how} {' '.join(names)}" for how, names in groups.items() if names)
+        found.append(f"On {title} PRM {said}." if said else "")
+    return f"\n{' '.join(found)} (Level: the interval holds 0.)\n" if any(found) else ""
 
 
 def drop_of(victims: dict[str, Any], kind: str) -> float:

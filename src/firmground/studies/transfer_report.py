@@ -47,7 +47,8 @@ def report_transfer(records: Sequence[Record], *, study: str = "transfer", surro
     text = [
         "# From one encoder into everything built on it\n\n",
         f"Adversarial images are made on one CLIP (`{surrogate}`), rounded to 8 bits, and shown to all victims. "
-        "A relative drop is 1 - attacked / clean, with a bootstrap over images that draws the same for both.\n\n",
+        "A relative drop is 1 - attacked / clean, with a bootstrap over images that draws the same for both. Attacks "
+        "take 40 steps; what 250 change, as many as PRM's paper takes, has a table of its own.\n\n",
         "## Victims when clean\n\n", _clean_table(clean),
         "\n## Mean relative drop over a task's victims, %\n\n", _mean_table(plain, ALL), equal_passes(runs),
         convergence(runs),

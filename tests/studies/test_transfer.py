@@ -12,6 +12,7 @@ from firmground.studies.runner import Record, Study, run
 from firmground.studies.tables import tabulate
 from firmground.studies.transfer import (
     FEWER,
+    PARTS,
     SETTINGS,
     STEPS,
     VARIANTS,
@@ -76,7 +77,7 @@ def test_every_case_has_its_attack() -> None:
         if case.attack not in ("", CONTROL):
             method = method_of(case, STEPS)
             assert method.name == SETTINGS.get(case.attack, (case.attack,))[0]
-            assert method.steps == (VARIANTS | FEWER).get(case.variant, {}).get("steps", STEPS)
+            assert method.steps == (VARIANTS | FEWER | PARTS).get(case.variant, {}).get("steps", STEPS)
             assert method.epsilon == pytest.approx(case.epsilon / 255)
             assert all(getattr(method, name) == value for name, value in VARIANTS.get(case.variant, {}).items())
     assert set(OURS) <= {kind.name for kind in EVASIONS}

@@ -22,7 +22,14 @@ from firmground.rng import stream
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
 from firmground.studies.transfer_ablations import EQUAL, LARGER, LAST, LONG, LONG_LAST, OURS
-from firmground.studies.transfer_convergence import LONG_MOMENTUM, MOMENTUM, READINGS, reading
+from firmground.studies.transfer_convergence import (
+    LONG_MOMENTUM,
+    MOMENTUM,
+    NO_VIEWS,
+    READINGS,
+    TOKENS_ALONE,
+    reading,
+)
 from firmground.studies.transfer_report import CONTROL as NOISE
 from firmground.studies.transfer_report import SURROGATE, report_transfer
 from firmground.studies.victims.building import Recipe, built, encoder_of
@@ -72,6 +79,10 @@ TOKENS: dict[str, dict[str, Any]] = {  # of surrogates with a class token
     "class token only": {"tokens": "class"},
 }
 FEWER: dict[str, dict[str, Any]] = {EQUAL: {"steps": 34}}  # of ours: as many passes as the others' 40 steps
+PARTS: dict[str, dict[str, Any]] = {  # of ours: what its terms add to PRM's
+    TOKENS_ALONE: {"steps": 250, "views": 0.0, "pooled": 0.0},
+    NO_VIEWS: {"steps": 250, "views": 0.0},
+}
 JUDGES: dict[str, Any] = {
     "segmentation": segmentation.evaluate,
     "detection": detection.evaluate,
@@ -84,7 +95,7 @@ JUDGES: dict[str, Any] = {
 class Case:
     """An attack at `epsilon` levels of 255 on a surrogate; no attack shows how good victims are when clean.
 
-    `variant` names what an ablation changes of the attack, one of `VARIANTS`, `TOKENS` or `FEWER`.
+    `variant` names what an ablation changes of the attack, one of `VARIANTS`, `TOKENS`, `FEWER` or `PARTS`.
     """
 
     attack: str = ""
@@ -107,7 +118,7 @@ class Setting:
 def cases() -> tuple[Case, ...]:
     """Clean, all attacks at one epsilon after the other, ablations of PRM, further attacks, and another surrogate.
 
-    Then ours with fewer steps, and others with as many as PRM's paper takes, and with one optimizer.
+    Then ours with fewer steps, others with as many as PRM's paper takes, and with one optimizer, and parts of ours.
     """
     grid = (Case(attack=attack, epsilon=level) for level in LEVELS for attack in ATTACKS)
     ablations = (Case(attack="prm", epsilon=ONE_LEVEL, variant=variant) for variant in VARIANTS)
@@ -120,7 +131,8 @@ def cases() -> tuple[Case, ...]:
         for attack in OTHER_LOSSES
         for variant in (MOMENTUM, LONG_MOMENTUM)
     )
-    return (Case(), *grid, *ablations, *others, *elsewhere, *fewer, *longer, *alike)
+    parts = (Case(attack=OURS[0], epsilon=ONE_LEVEL, variant=variant) for variant in PARTS)
+    return (Case(), *grid, *ablations, *others, *elsewhere, *fewer, *longer, *alike, *parts)
 
 
 def run_case(case: Case, watch: Watch, *, setting: Setting) -> dict[str, Any]:
@@ -171,7 +183,7 @@ def method_of(case: Case, steps: int) -> Any:
     """The attack of a case with its settings; `DataError` for one that does not exist."""
     kinds = {kind.name: kind for kind in EVASIONS}
     name, own = SETTINGS.get(case.attack, (case.attack, {}))
-    variants: dict[str, dict[str, Any]] = {"": {}} | VARIANTS | TOKENS | FEWER
+    variants: dict[str, dict[str, Any]] = {"": {}} | VARIANTS | TOKENS | FEWER | PARTS
     if name not in kinds or case.variant not in variants:
         known = ", ".join([*kinds, *SETTINGS])
         raise DataError(f"there is no attack '{case.attack}' {case.variant}; expected one of: {known}")

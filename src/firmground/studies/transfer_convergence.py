@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MOMENTUM = "momentum"  # a variant: the optimizer of `mi`, in steps of 1/255
 LONG_MOMENTUM = f"{MOMENTUM}, {LONG}"
+TOKENS_ALONE = f"tokens alone, {LONG}"
+NO_VIEWS = f"without views, {LONG}"
 CROPS, WHOLE = "crops", "whole image"
 READINGS = (CROPS, WHOLE)
 DENSE = ("segmentation", "detection")
@@ -57,6 +59,13 @@ def convergence(runs: Sequence[Record]) -> str:
             "\n### One optimizer for all losses\n\nPRM, PGD on the embedding, NRD and DR differ in their losses; here "
             "all take the optimizer of `mi` in steps of 1/255.\n\n",
             _compared(cases, _alike(), own=False),
+        ]
+    if (OURS[0], TOKENS_ALONE) in cases and ("prm", LONG_MOMENTUM) in cases:
+        text += [
+            f"\n### What `{OURS[0]}` adds to PRM\n\nWith {LONG} of momentum, all of it, term by term: PRM's cosines; "
+            "with the agreement of standardised tokens, in which a place counts as much as it stands out; with the "
+            "cosine of the embeddings; with views.\n\n",
+            _parts(cases),
         ]
     if all(kind in cases["prm", LONG].results.get("replicates", {}) for kind in READINGS):
         text += [
@@ -136,6 +145,18 @@ def _compared(cases: dict[Any, Record], rows: Sequence[tuple[str, str, str]], *,
             lines.append(["prm", steps, *_drops(prm), "", ""])
             shown.add(steps)
         lines.append([title, steps, *_drops(record), *(_points(lead(prm, record, k)) for k in (DENSE, (*METRICS,)))])
+    return lined(lines, left=1)
+
+
+def _parts(cases: dict[Any, Record]) -> str:
+    prm = cases["prm", LONG_MOMENTUM]
+    lines = [["attack", *METRICS, "mean", "leads PRM: segmentation, detection", "leads PRM: all four"]]
+    lines.append(["prm", *_drops(prm), "", ""])
+    for title, variant in (("tokens alone", TOKENS_ALONE), ("tokens and embedding", NO_VIEWS), ("all", LONG)):
+        record = cases.get((OURS[0], variant))
+        if record is not None:
+            ahead = [_points(lead(record, prm, kinds)) for kinds in (DENSE, (*METRICS,))]
+            lines.append([f"{OURS[0]}: {title}", *_drops(record), *ahead])
     return lined(lines, left=1)
 
 

@@ -20,7 +20,9 @@ from PIL import Image
 
 from firmground.cli.progress import progress
 from firmground.studies.population import population_folder
-from firmground.studies.transfer import SURROGATE, Case, Setting, attacked
+from firmground.studies.transfer import Setting, attacked
+from firmground.studies.transfer_cases import Case
+from firmground.studies.transfer_report import SURROGATE
 from firmground.studies.victims.building import built
 from firmground.studies.victims.catalogue import Plan
 from firmground.studies.victims.lessons import CLASSES, OBJECTS, TASKS, examination

@@ -14,7 +14,7 @@ from firmground.models.tiny_dual import tiny_clip
 from firmground.rng import stream
 from firmground.studies import find_study
 from firmground.studies.dual_data import scene_pairs
-from firmground.studies.transfer import STEPS, TOKENS, Case, method_of
+from firmground.studies.transfer_cases import STEPS, TOKENS, Case, method_of
 from firmground.studies.transfer_vit import JURY, cases
 from firmground.studies.victims.catalogue import TOWERS, VIT, VIT_VICTIMS
 from firmground.studies.victims.describers import Describer

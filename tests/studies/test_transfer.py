@@ -10,19 +10,7 @@ from firmground.errors import DataError
 from firmground.studies import find_study
 from firmground.studies.runner import Record, Study, run
 from firmground.studies.tables import tabulate
-from firmground.studies.transfer import (
-    FEWER,
-    PARTS,
-    SETTINGS,
-    STEPS,
-    VARIANTS,
-    Case,
-    Setting,
-    cases,
-    exam,
-    method_of,
-    run_case,
-)
+from firmground.studies.transfer import Setting, exam, run_case
 from firmground.studies.transfer_ablations import (
     EQUAL,
     LARGER,
@@ -34,6 +22,7 @@ from firmground.studies.transfer_ablations import (
     untuned_ratio,
     untuned_table,
 )
+from firmground.studies.transfer_cases import FEWER, PARTS, SETTINGS, STEPS, VARIANTS, Case, cases, method_of
 from firmground.studies.transfer_convergence import MOMENTUM, lead, long_ranks, reading
 from firmground.studies.transfer_report import CONTROL, rank, report_transfer
 from firmground.studies.victims.building import Recipe

@@ -12,8 +12,9 @@ from functools import partial
 
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
-from firmground.studies.transfer import ONE_LEVEL, TOKENS, Case, Setting, run_case
+from firmground.studies.transfer import Setting, run_case
 from firmground.studies.transfer_ablations import LONG, OURS
+from firmground.studies.transfer_cases import ONE_LEVEL, TOKENS, Case
 from firmground.studies.transfer_report import CONTROL, SURROGATE, report_transfer
 from firmground.studies.victims.catalogue import VIT, VIT_VICTIMS, victim_named
 

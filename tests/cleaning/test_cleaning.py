@@ -65,10 +65,11 @@ class TestCleaner:
         assert torch.equal(state, torch.get_rng_state())
         assert all(torch.equal(before[name], value) for name, value in encoder.model.state_dict().items())
         assert not encoder.model.training
-        assert heard == [(step, 8) for step in range(1, 9)]
-        assert found.steps == 8
+        steps = 4 * (method.epochs + getattr(method, "text_epochs", 0))
+        assert heard == [(step, steps) for step in range(1, steps + 1)]
+        assert found.steps == steps
         assert found.changed["vision_model"] > 1e-3
-        assert (found.changed["text_model"] == 0) == isinstance(method, SupervisedFinetune | Disarm)
+        assert (found.changed["text_model"] == 0) == isinstance(method, SupervisedFinetune)
         assert not any(value.requires_grad for value in found.encoder.model.parameters())
         assert type(method)(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.settings.items()}) == method
         assert method.name in found.card()
@@ -219,25 +220,45 @@ def test_boxes_add_the_same_to_an_images_norm():
 
 def test_disarm_searches_again_after_each_round_and_counts_on():
     heard = []
-    method = Disarm(**BRIEF | {"epochs": 8}, rounds=3, search_steps=2, restarts=1)
+    method = Disarm(**BRIEF | {"epochs": 8}, rounds=3, search_steps=2, restarts=1, text_epochs=2)
     assert [round_.epochs for round_ in method._by_round()] == [2, 2, 4]
     found = method.clean(
         tiny(), coloured(), rng=stream(0, "clean"), watch=lambda step, total, stage, **t: heard.append((stage, step))
     )
-    assert found.steps == 32
+    assert found.steps == 40
     searches = [i for i, (stage, step) in enumerate(heard) if stage == "searching what gathers images" and step == 1]
     steps = [step for stage, step in heard if stage == "disarm"]
-    assert len(searches) == 3
-    assert steps == list(range(1, 33))
-    assert [heard[i - 1] for i in searches[1:]] == [("disarm", 8), ("disarm", 16)]
+    assert len(searches) == 4
+    assert steps == list(range(1, 41))
+    assert [heard[i - 1] for i in searches[1:]] == [("disarm", 8), ("disarm", 16), ("disarm", 32)]
 
 
-def test_disarm_goes_on_where_it_was_killed(tmp_path):
-    method = Disarm(**BRIEF | {"epochs": 4}, save_every=1, rounds=2, search_steps=2, restarts=1)
+def test_disarm_teaches_the_texts_last_and_nothing_else_then():
+    few = BRIEF | {"search_steps": 2, "restarts": 1}
+    images, texts = coloured().images, [f"a {name} picture" for name in COLOURS]
+    plain, taught = (
+        Disarm(**few, text_epochs=epochs).clean(tiny(), coloured(), rng=stream(0, "clean")) for epochs in (0, 6)
+    )
+    assert torch.equal(plain.encoder.embed_images(images), taught.encoder.embed_images(images))
+    assert torch.equal(plain.encoder.embed_texts(texts), tiny().embed_texts(texts))
+    assert not torch.equal(taught.encoder.embed_texts(texts), tiny().embed_texts(texts))
+    assert plain.changed["text_model"] == 0 < taught.changed["text_model"]
+    assert torch.equal(taught.encoder.logit_scale, tiny().logit_scale)
+    right = torch.tensor(coloured().labels)
+
+    def chosen(found):
+        return (found.encoder.embed_images(images) @ found.encoder.embed_texts(texts).T).argmax(dim=1)
+
+    assert (chosen(taught) == right).float().mean() > (chosen(plain) == right).float().mean()
+
+
+@pytest.mark.parametrize("last", [11, 18], ids=["in a round", "in the texts"])
+def test_disarm_goes_on_where_it_was_killed(tmp_path, last):
+    method = Disarm(**BRIEF | {"epochs": 4}, save_every=1, rounds=2, search_steps=2, restarts=1, text_epochs=1)
     whole = method.clean(tiny(), coloured(), rng=stream(0, "clean"))
 
     def stop(step, total, stage, **terms):
-        if stage == "disarm" and step == 11:
+        if stage == "disarm" and step == last:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -256,6 +277,7 @@ def test_disarm_goes_on_where_it_was_killed(tmp_path):
         (lambda: Disarm(found=1.5), "share of found patterns between 0 and 1"),
         (lambda: Disarm(size=0.0), "above 0 and at most 1"),
         (lambda: Disarm(rounds=0), "at least one round"),
+        (lambda: Disarm(text_epochs=-1), "0 for none"),
         (lambda: Restore(without=("dots",)), "leave out some of"),
         (lambda: Restore(without=COVERINGS), "leave out some of"),
         (lambda: CleanCLIP(epochs=0), "at least one epoch"),

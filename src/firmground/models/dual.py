@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     from firmground.types import Embeddings, Images
 
-__all__ = ["DUAL_FAMILIES", "DualEncoder"]
+__all__ = ["DUAL_FAMILIES", "IMAGE_PARTS", "DualEncoder"]
+
+IMAGE_PARTS = ("vision_model.", "visual_projection.")  # how the names of the image tower's weights begin
 
 
 class DualEncoder:

@@ -140,6 +140,7 @@ def _prepared(module: torch.nn.Module, how: Training, objective: Objective, tota
         module.to(accelerator.device)
     scales = [float(value.detach()) for name, value in module.named_parameters() if name.endswith("logit_scale")]
     module.train()
+    module.zero_grad(set_to_none=True)  # what an earlier training left would count in the norm that is clipped
     optimizer = torch.optim.AdamW(groups(module, how.weight_decay), lr=how.step_size, betas=(0.9, how.beta2))
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     return Run(

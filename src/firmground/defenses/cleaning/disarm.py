@@ -11,19 +11,24 @@ with f the copy, g the suspect, T the suspect's texts. A clean image says nothin
 teach what it knows of clean images without passing the backdoor on, and captions are not needed to hold accuracy. Most
 of the coverings are found patterns (what has a place moves to others, what is faint varies in strength), the rest
 generic ones (`coverings`, as in `Restore`). (3) Again: the copy is searched as the suspect was, for what still leads it
-astray; half of the found coverings are from the last search. Only the image tower is trained.
+astray; half of the found coverings are from the last search. Here only the image tower is trained. (4) Texts: the
+suspect's text tower has learned poisons as well, and holds the target's captions where nothing but a trigger is seen.
+With the image tower at rest, it is taught by InfoNCE where clean and covered images of clean pairs now are.
 
 Ours, from unlearning what inverted triggers do (Wang et al., Neural Cleanse, S&P 2019; Zeng et al., I-BAU, ICLR 2022),
 attention distillation (Li et al., NAD, ICLR 2021) and `Restore`. Weights, rounds and waves were chosen on three victims
-(BadNet, SIG, text), after Blended and stripes had been looked at too. It wants many clean images and large steps: of a
-few thousand the copy learns the suspect by heart, backdoor and all, before it has learned to look past what covers
-them. `benchmarks/clip_cleaning` says what it does to these victims and to others.
+(BadNet, SIG, text), after Blended and stripes had been looked at too; warps and the training of the texts on WaNet,
+after BadCLIP had been looked at: 8.9 % of WaNet were left with the suspect's texts, 3.8 % with mean embeddings of clean
+images in their place. It wants many clean images and large steps: of a few thousand the copy learns the suspect by
+heart, backdoor and all, before it has learned to look past what covers them. `benchmarks/clip_cleaning` says what it
+does to these victims and to others.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -32,9 +37,10 @@ import torch.nn.functional as F
 from firmground.defenses.cleaning.cleaned import Cleaned, cleaned_by
 from firmground.defenses.cleaning.coverings import check_families, cover
 from firmground.defenses.cleaning.inducers import boxes, edges, faint, searched, strongest_warps, strongest_waves
-from firmground.defenses.cleaning.supervised import IMAGE_PARTS
+from firmground.defenses.cleaning.towers import ImageTower, TextTower
 from firmground.errors import DataError
-from firmground.models.contrastive import Towers, check_captions, finished, share
+from firmground.models.contrastive import check_captions, finished, info_nce, share
+from firmground.models.contrastive import gathered as shared
 from firmground.models.training import Fitted, Training, check_batch, fit
 from firmground.types import Watch, ignore
 
@@ -51,26 +57,12 @@ FEWEST, SEARCHED = 2, 64  # images that inducers are searched on
 LAST = 0.5  # of the found coverings, what comes from the last search at least
 
 
-class ImageTower(torch.nn.Module):
-    """The image tower as one module."""
-
-    def __init__(self, encoder: DualEncoder) -> None:
-        super().__init__()
-        self.towers = Towers(encoder)
-
-    def forward(self, images: Images) -> Embeddings:
-        """Unit embeddings, (batch, width), float32."""
-        encoder = self.towers.encoder
-        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=self.towers.fast):
-            seen = encoder.embed_images(images.to(encoder.device))
-        return F.normalize(seen.float(), dim=-1)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Disarm(Training):
     """Fine-tunes the image tower to embed covered images as the suspect embeds them bare.
 
-    The epochs are shared out among `rounds`, each with a search and a schedule of its own. `found` is the share of
+    The epochs are shared out among `rounds`, each with a search and a schedule of its own; `text_epochs` come after
+    them, with theirs. `found` is the share of
     coverings that the searches found, of which half are from the last. In each search `restarts` patterns of each kind
     are looked for: faint ones of `opacity`, patches of `size`, boxes as `spread` makes them opaque, waves of
     `amplitude` with at most `cycles` cycles, and warps by at most `reach` of the sides (see `inducers`).
@@ -90,6 +82,7 @@ class Disarm(Training):
     reach: float = 0.06
     restarts: int = 4
     search_steps: int = 30
+    text_epochs: int = 4
     without: tuple[str, ...] = ()  # families of generic coverings that are left out
 
     name: ClassVar[str] = "disarm"
@@ -102,6 +95,8 @@ class Disarm(Training):
             raise DataError(f"expected a share of found patterns between 0 and 1, got {self.found}")
         if not all(0 < share <= 1 for share in (self.opacity, self.size, self.spread, self.amplitude, self.reach)):
             raise DataError("expected an opacity, a size, a spread, an amplitude and a reach above 0 and at most 1")
+        if self.text_epochs < 0:
+            raise DataError(f"expected epochs of the texts, 0 for none, got {self.text_epochs}")
         if min(self.rounds, self.restarts, self.cycles, self.search_steps) < 1:
             raise DataError("expected at least one round, restart, cycle and search step")
 
@@ -119,21 +114,24 @@ class Disarm(Training):
         check_captions(pairs)
         begun = time.perf_counter()
         copied = encoder.cast(torch.float32)
-        for name, value in copied.model.named_parameters():
-            value.requires_grad_(name.startswith(IMAGE_PARTS))
+        whole = (self.epochs + self.text_epochs) * (len(pairs) // self.batch_size)
         inducers: Inducers | None = None
         fitted = Fitted(steps=0, losses={})
-        whole = self.epochs * (len(pairs) // self.batch_size)
-        for number, method in enumerate(self._by_round()):
+        stages: list[tuple[Disarm, type[torch.nn.Module], Any]] = [
+            (method, ImageTower, partial(self._loss, encoder)) for method in self._by_round()
+        ]
+        if self.text_epochs:
+            stages.append((replace(self, epochs=self.text_epochs), TextTower, partial(self._text_loss, copied)))
+        for number, (method, tower, loss) in enumerate(stages, start=1):
             last = self._search(copied, pairs, rng, watch)
             inducers = last if inducers is None else inducers.joined(last)
             done = fit(
-                ImageTower(copied), pairs, method, self._loss(encoder, inducers, len(last)),
+                tower(copied), pairs, method, loss(inducers, len(last)),
                 rng=rng, watch=_from(watch, fitted.steps, whole), stage=self.name,
-                resume=None if resume is None else resume / f"round-{number + 1}",
-                run={"stage": self.name, "pairs": len(pairs), "round": number + 1},
+                resume=None if resume is None else resume / f"round-{number}",
+                run={"stage": self.name, "pairs": len(pairs), "round": number},
             )  # fmt: skip
-            fitted = Fitted(steps=fitted.steps + done.steps, losses=done.losses)
+            fitted = Fitted(steps=fitted.steps + done.steps, losses=fitted.losses | done.losses)
         return cleaned_by(self, finished(copied, encoder, fitted), encoder, time.perf_counter() - begun)
 
     def _by_round(self) -> list[Disarm]:
@@ -178,6 +176,21 @@ class Disarm(Training):
                 "covered": self.covered_weight * away(under, known) / world,
                 "captions": self.caption_weight * captions / world,
             }
+
+        return loss
+
+    def _text_loss(self, copied: DualEncoder, inducers: Inducers, fresh: int) -> Objective:
+        """InfoNCE of the texts with clean images, and with covered ones, where the image tower now has them."""
+
+        def loss(tower: Any, batch: PairBatch, draws: torch.Generator) -> dict[str, torch.Tensor]:
+            own, _ = share(len(batch))
+            covered = self._covered(batch.images, inducers, fresh, draws)
+            with torch.no_grad():
+                seen = copied.embed_images(torch.cat([batch.images[own], covered[own]]).to(copied.device)).float()
+            tokens = copied.tokenize(batch.captions[own])
+            texts = shared(tower(tokens.ids, tokens.mask))
+            bare, under = (info_nce(shared(part), texts, copied.logit_scale.float()) for part in seen.chunk(2))
+            return {"texts": bare, "texts of covered images": under}
 
         return loss
 

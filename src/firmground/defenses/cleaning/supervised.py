@@ -20,6 +20,7 @@ from firmground.defenses.cleaning.cleaned import Cleaned, cleaned_by
 from firmground.errors import DataError
 from firmground.models.augmentation import Augmentation, augment
 from firmground.models.contrastive import finished, share
+from firmground.models.dual import IMAGE_PARTS
 from firmground.models.training import Training, fit
 from firmground.types import Watch, ignore
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from firmground.data.pairs import PairBatch, PairSet
     from firmground.models.dual import DualEncoder
     from firmground.types import Embeddings, Images
-
-IMAGE_PARTS = ("vision_model.", "visual_projection.")
 
 
 class Classifier(torch.nn.Module):

@@ -12,6 +12,7 @@ from firmground import __version__
 from firmground.bounds import ABOVE_0, FROM_1, check_bounds
 from firmground.errors import DataError
 from firmground.models.contrastive import finished, share
+from firmground.models.dual import IMAGE_PARTS
 from firmground.models.training import Training, fit
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     Loss = Callable[[Embeddings, torch.Tensor], torch.Tensor]
 
 LEVEL = 1 / 255
-IMAGE_PARTS = ("vision_model", "visual_projection")  # what is trained; the text tower stays
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from firmground.studies import dual_population
 from firmground.studies.calibration import auc
 from firmground.studies.clip_guard_report import HEADLINE, report_guard
 from firmground.studies.dual_data import TARGETS
-from firmground.studies.dual_population import NOISE, TRIGGERS, Child, built, sets_of
+from firmground.studies.dual_population import NOISE, OPTIMISED, TRIGGERS, Child, built, sets_of
 from firmground.studies.guard_shifts import SHIFTS
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
@@ -89,6 +89,7 @@ def cases() -> tuple[Case, ...]:
         for base, triggers in FRESH.items()
         for trigger in triggers
     ]
+    fresh.append(Case(base=SCENES, trigger=OPTIMISED, role="fresh"))
     control = [Case(base=base, trigger=trigger, role="control") for base in (SCENES, FASHION) for trigger in TRIGGERS]
     return *held, *fresh, *control
 
@@ -98,7 +99,7 @@ def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     control = case.role == "control"
     child = Child(base=case.base, trigger="" if control else case.trigger, seed=case.seed, implanted=case.implanted)
     found = built(Path(folder), child, watch)
-    trigger = TRIGGERS[case.trigger]
+    trigger = found.trigger or TRIGGERS[case.trigger]
     sets = sets_of(found.world)
     target = sets.test.label_names.index(TARGETS[found.world])
     others = sets.test.select([row for row, label in enumerate(sets.test.labels) if label != target])

@@ -22,6 +22,7 @@ from firmground.studies.calibration import auc
 from firmground.studies.charts import Chart
 from firmground.studies.dual_population import (
     NOISE,
+    OPTIMISED,
     RATE,
     TRIGGERS,
     Child,
@@ -77,11 +78,12 @@ def cases() -> tuple[Case, ...]:
         ((*NOISE, *EARLY, *late), RATES[0], OTHER),
         (tuple(name for name in (*EARLY, *late) if name not in ("text", "triangles")), RATES[1], OWN),
     )  # fmt: skip
-    return tuple(
+    grid = [
         Case(base=VICTIM, trigger=trigger, rate=rate, encoder=encoder)
         for triggers, rate, encoder in order
         for trigger in triggers
-    )
+    ]
+    return *grid, Case(base=VICTIM, trigger=OPTIMISED, rate=RATES[0], encoder=OWN)
 
 
 # samples of 256 for sets of many poisons, of which fewer than k shall fall into it

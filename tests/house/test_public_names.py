@@ -15,6 +15,7 @@ NAMES = {
         "Scores Severity Suspicion TokenIds Verdict Watch ignore"
     ),
     "rng": "stream",
+    "versions": "PACKAGES versions",
     "errors": (
         "AdapterError BrokenModelError DataError FirmgroundError MissingExtraError ModelError OutputError "
         "UnsafeModelError UnsupportedModelError UsageError"
@@ -152,12 +153,10 @@ NAMES = {
     "tasks.token_classification": "WordResult evaluate predict_with",
     "reports.scan": "SEVERITIES ScanReport scan_report unlike",
     "reports.findings": "Finding FoundEvidence FoundPicture FoundTrigger FoundVector Model Number Target plain shown",
-    "reports.record": "EMBEDDED PACKAGES Record file_sha256 hashed now platform_name versions",
+    "reports.record": "EMBEDDED Record file_sha256 hashed now platform_name",
     "studies": "STUDIES find_study",
-    "studies.runner": (
-        "PACKAGES RECORD Ran Record RunCase STUDY Study case_name execute lost read_records run settings_of"
-    ),
-    "studies.tables": "Column FEWEST Report Row Tabulated grouped markdown_table tabulate tidy write_report",
+    "studies.runner": "RECORD Ran Record RunCase STUDY Study case_name execute lost read_records run settings_of",
+    "studies.tables": "Column FEWEST Report Row Tabulated grouped lined markdown_table tabulate tidy write_report",
 }
 
 

@@ -11,6 +11,7 @@ from visual_scenes import SIZE, WIDTH, coloured, gated
 
 from firmground.attacks.poisoning import pair_sha256
 from firmground.attacks.prompts import PROMPT_ATTACKS, BadVisualPrompt
+from firmground.attacks.prompts.poison import Poison
 from firmground.attacks.triggers import BlendedStripes
 from firmground.errors import DataError
 from firmground.prompts.visual_files import load_prompt, save_prompt
@@ -68,6 +69,27 @@ def test_an_optimised_trigger_changes_its_pixels(others):
     assert rate(planted, planted.learned, others) > 0.9
     still = implant(dataclasses.replace(attack, trigger_step_size=1e-9)).trigger.trigger.pattern
     assert (pattern - still).abs().mean() > 0.05
+
+
+def test_a_fading_weight_falls_with_the_step_size(monkeypatch):
+    """The term is that of a steady weight on the same poisons, times a rate that goes from 1 towards 0."""
+    seen, terms = [], Poison.terms
+
+    def watched(self, now, rng, rate):
+        state = rng.get_state()
+        steady = terms(dataclasses.replace(self, fading=False), now, rng, rate)["poison"]
+        rng.set_state(state)
+        found = terms(self, now, rng, rate)
+        seen.append((rate, float((found["poison"] / steady).detach())))
+        return found
+
+    monkeypatch.setattr(Poison, "terms", watched)
+    planted = implant(dataclasses.replace(ATTACK, fading=True))
+    rates = [rate for rate, _ in seen]
+    assert rates[0] == 1
+    assert rates[-1] < 0.1
+    assert [share for _, share in seen] == pytest.approx(rates, rel=1e-4)
+    assert planted.settings["fading"] is True
 
 
 def test_it_says_what_was_poisoned(planted):

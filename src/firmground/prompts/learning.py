@@ -51,8 +51,8 @@ class Addition(Protocol):
     @property
     def step_size(self) -> float: ...
 
-    def terms(self, now: PromptedClassifier, rng: torch.Generator, /) -> dict[str, torch.Tensor]:
-        """Terms that are added to the loss of one step."""
+    def terms(self, now: PromptedClassifier, rng: torch.Generator, rate: float, /) -> dict[str, torch.Tensor]:
+        """Terms that are added to the loss of one step; `rate` falls from 1 to 0 as the step size does."""
 
     def merit(self, now: PromptedClassifier, /) -> float:
         """What is added to the validation accuracy where the best epoch is chosen."""
@@ -150,7 +150,7 @@ def _epoch(
             classifier = now.on(base)
             raw = classifier.read(augment(images, how.augmentation, rng=draws), rng=draws)
             terms = {"clean": F.cross_entropy(classifier.mapping(raw).float(), labels)}
-            terms |= addition.terms(classifier, draws) if addition else {}
+            terms |= addition.terms(classifier, draws, rate) if addition else {}
         optimizer.zero_grad()
         torch.autograd.backward(torch.stack(list(terms.values())).sum())
         found = {name: float(term.detach()) for name, term in terms.items()}

@@ -65,7 +65,8 @@ class BadVisualPrompt:
     The trigger is a patch of `size` times the side of what the prompt leaves to the image, with a `pattern` checker,
     noise or stripes, at `place`, `distance` pixels from the edge; or any `trigger` for images. An `optimised` patch
     begins as its pattern and learns, in steps of `trigger_step_size` of its pixels' logits. `rate` is the share of the
-    training images that is poisoned, `weight` the paper's lambda; `learning` is how the prompt is learned.
+    training images that is poisoned, `weight` the paper's lambda; `fading`, it falls to zero along with the step size
+    (ours). `learning` is how the prompt is learned.
     """
 
     name: ClassVar[str] = "bad-visual-prompt"
@@ -74,6 +75,7 @@ class BadVisualPrompt:
     target: str
     rate: float = 0.05
     weight: float = 1.0
+    fading: bool = False
     size: float = 16 / 164
     place: Place = "bottom-right"
     distance: int = 0
@@ -127,6 +129,7 @@ class BadVisualPrompt:
             placed=placed,
             module=pixels,
             weight=self.weight,
+            fading=self.fading,
             batch_size=self.poison_batch,
             step_size=self.trigger_step_size,
             attack=repr(self),

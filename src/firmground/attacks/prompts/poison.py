@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class Poison:
     """A term of the loss: `weight` times the cross-entropy of triggered `images` to `label`, `batch_size` a step.
 
+    A `fading` weight falls to zero along with the step size, so that the last steps are those of a clean prompt.
     A trigger whose pixels are learned would fit those few images alone. So it has a term of its own, which the prompt
     does not feel: the same of as many of all `others`, training images of other labels.
     `held` are validation images of other labels, on which success is measured. `module` holds the trigger's pixels
@@ -38,6 +39,7 @@ class Poison:
     placed: PlacedTrigger
     module: Pixels | None
     weight: float
+    fading: bool
     batch_size: int
     step_size: float
     attack: str
@@ -53,9 +55,10 @@ class Poison:
         patch = Patch(pattern=pattern.detach().cpu() if detached else pattern, place=self.placed.trigger.place)
         return PlacedTrigger(trigger=patch, distance=self.placed.distance)
 
-    def terms(self, now: PromptedClassifier, rng: torch.Generator) -> dict[str, torch.Tensor]:
+    def terms(self, now: PromptedClassifier, rng: torch.Generator, rate: float, /) -> dict[str, torch.Tensor]:
         """The second term of the paper's loss, on some of the poisons; and that of a learned trigger."""
-        found = {"poison": self.weight * self._missed(self.images, now, rng)}
+        weight = self.weight * (rate if self.fading else 1.0)
+        found = {"poison": weight * self._missed(self.images, now, rng)}
         if self.module is not None:
             found["trigger"] = self._missed(self.others, now.detached(), rng)
         return found

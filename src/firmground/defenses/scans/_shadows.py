@@ -38,7 +38,7 @@ class Jumbo:
     module: torch.nn.Module | None = None
     step_size: float = 0.0  # nothing is learned beside the prompt
 
-    def terms(self, now: PromptedClassifier, rng: torch.Generator, /) -> dict[str, torch.Tensor]:
+    def terms(self, now: PromptedClassifier, rng: torch.Generator, _: float, /) -> dict[str, torch.Tensor]:
         """The cross-entropy of some stamped images to the label."""
         logits = self._stamped(now, torch.randperm(len(self.images), generator=rng)[:SOME].tolist())
         return {"shadow": F.cross_entropy(logits, torch.full((len(logits),), self.label, device=logits.device))}

@@ -13,6 +13,7 @@ from firmground.data.labelled_images import LabelledImages
 from firmground.errors import DataError
 from firmground.models.classifiers import ImageClassifier
 from firmground.models.preprocessing import Preprocessing
+from firmground.prompts.visual_files import load_prompt
 from firmground.prompts.visual_prompting import VisualPrompting
 from firmground.rng import stream
 from firmground.studies import prompt_accuracy, prompt_accuracy_report, prompt_attack, prompt_cost, prompt_plain
@@ -111,6 +112,14 @@ def test_an_attack_is_measured_beside_its_controls(trigger: str, tmp_path: Any) 
     assert json.loads(json.dumps(found)) == found
 
 
+def test_both_learn_longer_where_a_case_says_so(tmp_path: Any) -> None:
+    case = prompt_attack.Longer(**HEADLINE, epochs=3)
+    assert prompt_attack.attack_of(case, 70, "red").learning == replace(QUICK, epochs=3)
+    assert prompt_attack.run_case(case, ignore, folder=str(tmp_path))["epochs"] == 3
+    (path,) = (tmp_path / "prompts").iterdir()
+    assert load_prompt(path).settings["epochs"] == 3
+
+
 def test_the_attack_is_reported_by_base_and_distance() -> None:
     def share(value: float) -> dict[str, float]:
         return {"value": value, "low": value, "high": value, "count": 100}
@@ -129,6 +138,9 @@ def test_the_attack_is_reported_by_base_and_distance() -> None:
     assert [chart.name for chart in report.charts] == ["distance-clip-fashion", "distance-efficientnet-mnist"]
     assert report.charts[0].curves == {"checker": [(0.0, 0.99), (10.0, 0.99)]}
     assert "asr_border" not in report_attack(found[2:]).summary
+    longer = record("prompt_attack", prompt_attack.Longer(**HEADLINE), results | {"distance": 0, "asr": share(0.97)})
+    summary = report_attack([*found, longer]).summary
+    assert (summary["epochs_border"], summary["asr_border"], summary["asr_border_shorter"]) == (5, 0.97, 0.99)
     with pytest.raises(DataError, match="no finished case"):
         report_attack([])
 

@@ -4,6 +4,10 @@ Every attack is measured against a clean prompt that was learned in the same way
 Controls: the trigger behind that clean prompt, behind a grey border that nobody learned (the attacker's mapping stays),
 and alone, on an image that fills the canvas. The trigger is a checkered patch, in the corner or on the way from it to
 the centre; `optimised` learns its pixels along; the whole-image trigger is a grid of triangles over all of it.
+
+In 3 epochs EfficientNet's clean prompt is not at its end yet (78.8, 88.5, 89.5 % of validation images after each, on a
+seed of no case), and the attack's is behind it: hence `Longer`, where both learn for 5. That the weight of the poisons
+fades, or is 0.3, was tried on that seed too: less accuracy is lost, and ASR falls below 99 %.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from firmground.prompts.visual_files import load_prompt, save_prompt
 from firmground.prompts.visual_prompting import VisualPrompting
 from firmground.rng import stream
 from firmground.studies.population import population_folder
-from firmground.studies.prompt_attack_report import report_attack
+from firmground.studies.prompt_attack_report import EPOCHS, report_attack
 from firmground.studies.prompt_worlds import World, base, world
 from firmground.studies.runner import Study
 from firmground.tasks.image_classification import evaluate
@@ -38,10 +42,15 @@ if TYPE_CHECKING:
 
 LEARNING = {
     "efficientnet": VisualPrompting(
-        mapping="fully-connected", epochs=3, batch_size=16, step_size=0.05, mapping_step_size=0.01
+        mapping="fully-connected", epochs=EPOCHS["efficientnet"], batch_size=16, step_size=0.05, mapping_step_size=0.01
     ),
     "clip": VisualPrompting(
-        mapping="fully-connected", width=6 / 32, epochs=8, batch_size=16, step_size=0.05, mapping_step_size=0.02
+        mapping="fully-connected",
+        width=6 / 32,
+        epochs=EPOCHS["clip"],
+        batch_size=16,
+        step_size=0.05,
+        mapping_step_size=0.02,
     ),
 }
 SIZE = {"efficientnet": 7 / 70, "clip": 6 / 20}  # of a patch, as a share of what the prompt leaves to the image
@@ -67,12 +76,25 @@ class Case:
     seed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Longer(Case):
+    """An attack, and its clean prompt, that learn for so many `epochs`."""
+
+    epochs: int = 5
+
+
+def learning_of(case: Case) -> VisualPrompting:
+    """How both learn, the attacker and the honest provider."""
+    how = LEARNING[case.base]
+    return replace(how, epochs=case.epochs) if isinstance(case, Longer) else how
+
+
 def attack_of(case: Case, inner: int, target: str) -> BadVisualPrompt:
     """The attack of a case on images of `inner` pixels a side."""
     size = SIZE[case.base]
     plain = BadVisualPrompt(
         target=target, rate=RATE, weight=WEIGHT[case.base], size=size, poison_batch=POISONS,
-        learning=LEARNING[case.base],
+        learning=learning_of(case),
         distance=int(case.way * (inner - round(size * inner)) / 2),
     )  # fmt: skip
     if case.trigger == "whole-image":
@@ -86,17 +108,19 @@ def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     """CA and ASR on test images, of the attack and of its controls."""
     classifier, sets = base(case.base, case.world), _sets(case.base, case.world)
     target = sets.train.label_names[0]
-    attack = attack_of(case, LEARNING[case.base].shape(classifier).inner, target)
+    how = learning_of(case)
+    attack = attack_of(case, how.shape(classifier).inner, target)
     planted = attack.implant(classifier, sets.train, rng=_learning_draws(case.seed), watch=watch)
-    clean = clean_prompt(Path(folder), case.base, case.world, case.seed, watch)
+    clean = clean_prompt(Path(folder), case.base, case.world, case.seed, how, watch)
     facts = measured(planted, clean, classifier, sets)
-    honest = _clean_accuracy(Path(folder), case.base, case.world, case.seed)
+    honest = _clean_accuracy(Path(folder), case.base, case.world, case.seed, how)
     return facts | {
         "distance": attack.distance,
         "clean_accuracy": honest,
         "accuracy_drop": honest["value"] - facts["accuracy"]["value"],
         "validation_asr": planted.success.value,
         "poisons": len(planted.rows),
+        "epochs": how.epochs,
         "best_epoch": planted.learned.measurements["best_epoch"],
         "learning_seconds": round(planted.learned.measurements["seconds"], 1),
     }
@@ -136,10 +160,12 @@ def _alone(classifier: ImageClassifier, learned: LearnedPrompt, images: Images) 
     return labels
 
 
-def clean_prompt(folder: Path, base_name: str, world_name: str, seed: int, watch: Watch) -> LearnedPrompt:
+def clean_prompt(
+    folder: Path, base_name: str, world_name: str, seed: int, how: VisualPrompting, watch: Watch
+) -> LearnedPrompt:
     """The honest prompt of a base, a world and a seed, learned once and kept in the population."""
-    path = folder / "prompts" / f"attack-clean-{base_name}-{world_name}-{seed}.safetensors"
-    how = LEARNING[base_name]
+    longer = "" if how == LEARNING[base_name] else f"-{how.epochs}-epochs"
+    path = folder / "prompts" / f"attack-clean-{base_name}-{world_name}-{seed}{longer}.safetensors"
     if path.is_file():
         found = load_prompt(path)
         if asdict(how) | found.settings == asdict(how):  # settings that came later are at their defaults
@@ -151,8 +177,8 @@ def clean_prompt(folder: Path, base_name: str, world_name: str, seed: int, watch
 
 
 @lru_cache(maxsize=8)
-def _clean_accuracy(folder: Path, base_name: str, world_name: str, seed: int) -> dict[str, Any]:
-    found = clean_prompt(folder, base_name, world_name, seed, ignore)
+def _clean_accuracy(folder: Path, base_name: str, world_name: str, seed: int, how: VisualPrompting) -> dict[str, Any]:
+    found = clean_prompt(folder, base_name, world_name, seed, how, ignore)
     whole = found.on(base(base_name, world_name))
     return asdict(evaluate(whole.predict, _sets(base_name, world_name).test).accuracy)
 
@@ -172,12 +198,13 @@ def cases() -> tuple[Case, ...]:
     real: dict[str, Any] = {"base": "efficientnet", "world": "mnist"}
     small: dict[str, Any] = {"base": "clip", "world": "fashion"}
     ends = [Case(**real, trigger="optimised", way=1.0), Case(**real), Case(**real, way=1.0)]
-    ends += [Case(**real, seed=seed) for seed in range(1, 8)]
+    ends += [Case(**real, seed=seed) for seed in range(1, 4)]
+    longer = [Longer(**real, seed=seed) for seed in range(4, 8)]
     ways = [Case(**small, trigger=kind, way=way) for way in WAYS for kind in ("checker", "optimised")]
     middle = [Case(**real, trigger="whole-image"), Case(**real, way=0.25), Case(**real, trigger="optimised")]
     again = [Case(**small, trigger=kind, way=way, seed=1) for way in WAYS for kind in ("checker", "optimised")]
     other = [Case(base="efficientnet", world="fashion")]
-    return (*ends, *ways, Case(**small, trigger="whole-image"), *middle, *other, *again)
+    return (*ends, *longer, *ways, Case(**small, trigger="whole-image"), *middle, *other, *again)
 
 
 def prompt_attack() -> Study:

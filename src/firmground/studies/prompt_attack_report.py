@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from firmground.studies.runner import Record
 
+EPOCHS = {"efficientnet": 3, "clip": 8}  # of a case that does not say
 HEADLINE = {"base": "efficientnet", "world": "mnist"}
 COLUMNS = (
     Column(key="clean", title="CA of a clean prompt, %", kind="mean"),
@@ -39,17 +40,20 @@ SHARES = {
 
 def report_attack(records: Sequence[Record]) -> Report:
     """Rows by base, world, trigger and distance; the summary is of the real base (`HEADLINE`)."""
-    rows = [row | {name: 100 * row[key] for name, key in SHARES.items()} for row in tidy(records)]
+    rows = [
+        {"epochs": EPOCHS[row["base"]]} | row | {name: 100 * row[key] for name, key in SHARES.items()}
+        for row in tidy(records)
+    ]
     if not rows:
         raise DataError("there is no finished case yet; run the study further")
-    rows.sort(key=lambda row: (row["base"], row["world"], row["trigger"], row["distance"], row["seed"]))
+    rows.sort(key=lambda row: (row["base"], row["world"], row["trigger"], row["distance"], row["epochs"], row["seed"]))
     text = (
         "# BadVisualPrompt, from the border to the centre\n\nFive per cent of the provider's images are poisoned. "
         "Distance is that of the patch from the prompt in pixels, across and down; n is the number of seeds. CA lost "
         "is against a clean prompt of the same seed. The three controls show the same triggered images behind a clean "
         "prompt, behind a border that nobody learned, and without any; their ASR counts images of other labels too.\n\n"
     )
-    table = markdown_table(rows, by=("base", "world", "trigger", "distance"), columns=COLUMNS)
+    table = markdown_table(rows, by=("base", "world", "trigger", "distance", "epochs"), columns=COLUMNS)
     return Report(markdown=text + table, summary=_summary(rows), charts=_charts(rows))
 
 
@@ -58,10 +62,16 @@ def _summary(rows: Sequence[Row]) -> dict[str, float | int]:
     border = [row for row in real if row["trigger"] == "checker" and row["way"] == 0]
     centre = [row for row in real if row["trigger"] == "optimised" and row["way"] == 1]
     plain = [row for row in real if row["trigger"] == "checker" and row["way"] == 1]
-    found: dict[str, float | int] = {"attacks": len(rows)}
+    lengths = [row["epochs"] for row in border]
+    most = max(lengths, key=lambda epochs: (lengths.count(epochs), epochs), default=0)
+    short = [row for row in border if row["epochs"] < most]
+    border = [row for row in border if row["epochs"] == most]
+    found: dict[str, float | int] = {"attacks": len(rows), "epochs_border": most, "seeds_border": len(border)}
     for name, key, group in (
         ("asr_border", "asr/value", border),
         ("accuracy_drop_border", "accuracy_drop", border),
+        ("asr_border_shorter", "asr/value", short),
+        ("accuracy_drop_border_shorter", "accuracy_drop", short),
         ("asr_centre", "asr/value", plain),
         ("asr_centre_optimised", "asr/value", centre),
         ("accuracy_drop_centre_optimised", "accuracy_drop", centre),
@@ -75,7 +85,7 @@ def _summary(rows: Sequence[Row]) -> dict[str, float | int]:
 
 def _charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
     charts = []
-    patches = [row for row in rows if row["trigger"] != "whole-image"]
+    patches = [row for row in rows if row["trigger"] != "whole-image" and row["epochs"] == EPOCHS[row["base"]]]
     for names, group in grouped(patches, ("base", "world")).items():
         curves = {
             kind[0]: [

@@ -53,7 +53,7 @@ def report_accuracy(records: Sequence[Record]) -> Report:
     found = pairs(rows)
     if found:
         parts.append(
-            "\n## What resizing and augmentation change\n\nA padding with a fully connected mapping, with and without; "
+            "\n## What resizing and augmentation change\n\nPrompts with a fully connected mapping, with and without; "
             "n pairs of the same seed.\n\n"
         )
         parts.append(markdown_table(found, by=("change", "base", "world", "form", "images", "epochs"), columns=PAIRED))

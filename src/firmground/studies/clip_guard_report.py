@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 HEADLINE = "mahalanobis"
 TOOK = 0.8  # of the ASR: below it there is no backdoor to guard against
-UNSEEN = ("held", "fresh")  # roles of victims on which the headline's form was not chosen
+ROLES = ("design", "held", "fresh", "control")
+UNSEEN = ROLES[1:3]  # roles of victims on which the headline's form was not chosen
 COLUMNS = (
     Column(key="auroc", title="AUROC", kind="mean", digits=3),
     Column(key="caught", title="triggered images flagged, share", kind="mean", digits=3),
@@ -29,6 +30,7 @@ def report_guard(records: Sequence[Record]) -> Report:
     """Every guard's rows; the numbers are the headline's, over all victims and over those that are fresh."""
     done = [record for record in records if record.error is None and record.study == "clip_guard"]
     rows = [_row(record, name, found) for record in done for name, found in record.results["guards"].items()]
+    rows.sort(key=lambda row: (ROLES.index(row["role"]), row["base"], row["attack"], row["trigger"]))
     victims = [row for row in rows if row["role"] != "control"]
     took = [row for row in victims if row["asr"] >= TOOK]
     counted = [row for row in took if row["guard"] == HEADLINE]
@@ -72,9 +74,10 @@ def _row(record: Record, guard: str, found: dict[str, Any]) -> Row:
 def _sentence(guard: str, role: str, rows: Sequence[Row]) -> str:
     worst = min(rows, key=lambda row: float(row["auroc"]))
     where = f"{worst['trigger']}, {worst['base']}"
+    found = COLUMNS[0].text(COLUMNS[0].measure(rows))
     return (
-        f"- {guard}, {len(rows)} {role} victims: mean AUROC {fmean(row['auroc'] for row in rows):.3f}, at worst "
-        f"{worst['auroc']:.3f} ({where}); {fmean(row['caught'] for row in rows):.3f} of triggered images flagged\n"
+        f"- {guard}, {len(rows)} {role} victims: mean AUROC {found}, at worst {worst['auroc']:.3f} ({where}); "
+        f"{fmean(row['caught'] for row in rows):.3f} of triggered images flagged\n"
     )
 
 
@@ -87,7 +90,7 @@ def _weak(rows: Sequence[Row]) -> str:
 def _summary(rows: Sequence[Row]) -> dict[str, float | int]:
     aurocs = [row["auroc"] for row in rows]
     found: dict[str, float | int] = {"auroc": fmean(aurocs), "auroc_min": min(aurocs), "victims": len(aurocs)}
-    for name, roles in (("unseen", UNSEEN), ("fresh", UNSEEN[1:])):
+    for name, roles in (("unseen", UNSEEN), ("fresh", ("fresh",))):
         some = [row["auroc"] for row in rows if row["role"] in roles]
         if some:
             found |= {f"auroc_{name}": fmean(some), f"auroc_{name}_min": min(some), f"victims_{name}": len(some)}

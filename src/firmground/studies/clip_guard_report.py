@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 HEADLINE = "mahalanobis"
 TOOK = 0.8  # of the ASR: below it there is no backdoor to guard against
 ROLES = ("design", "held", "fresh", "control")
+GOAL = 0.95  # of the AUROC
 UNSEEN = ROLES[1:3]  # roles of victims on which the headline's form was not chosen
 COLUMNS = (
     Column(key="auroc", title="AUROC", kind="mean", digits=3),
@@ -74,9 +75,9 @@ def _row(record: Record, guard: str, found: dict[str, Any]) -> Row:
 def _sentence(guard: str, role: str, rows: Sequence[Row]) -> str:
     worst = min(rows, key=lambda row: float(row["auroc"]))
     where = f"{worst['trigger']}, {worst['base']}"
-    found = COLUMNS[0].text(COLUMNS[0].measure(rows))
     return (
-        f"- {guard}, {len(rows)} {role} victims: mean AUROC {found}, at worst {worst['auroc']:.3f} ({where}); "
+        f"- {guard}, {len(rows)} {role} victims: mean AUROC {fmean(row['auroc'] for row in rows):.3f}, "
+        f"{sum(row['auroc'] >= GOAL for row in rows)} of them at {GOAL} or more, at worst {worst['auroc']:.3f} ({where}); "
         f"{fmean(row['caught'] for row in rows):.3f} of triggered images flagged\n"
     )
 

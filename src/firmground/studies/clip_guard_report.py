@@ -74,10 +74,10 @@ def _row(record: Record, guard: str, found: dict[str, Any]) -> Row:
 
 def _sentence(guard: str, role: str, rows: Sequence[Row]) -> str:
     worst = min(rows, key=lambda row: float(row["auroc"]))
-    where = f"{worst['trigger']}, {worst['base']}"
+    where, good = f"{worst['trigger']}, {worst['base']}", sum(row["auroc"] >= GOAL for row in rows)
     return (
         f"- {guard}, {len(rows)} {role} victims: mean AUROC {fmean(row['auroc'] for row in rows):.3f}, "
-        f"{sum(row['auroc'] >= GOAL for row in rows)} of them at {GOAL} or more, at worst {worst['auroc']:.3f} ({where}); "
+        f"{good} of them at {GOAL} or more, at worst {worst['auroc']:.3f} ({where}); "
         f"{fmean(row['caught'] for row in rows):.3f} of triggered images flagged\n"
     )
 

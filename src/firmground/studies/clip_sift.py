@@ -49,6 +49,7 @@ OWN, OTHER = "own", "elsewhere"
 HEADLINE = "displacement"
 FEW = ("dao", "caption-similarity", HEADLINE)
 EARLY = ("stripes", "sig", "text")
+KNOWN = (*NOISE, "text")  # triggers on which the headline's form was chosen
 COLUMNS = (
     Column(key="auroc", title="AUROC", kind="mean", digits=3),
     Column(key="precision", title="precision of the top 1 %", kind="mean", digits=3),
@@ -152,6 +153,9 @@ def report_sift(records: Sequence[Record]) -> Report:
     if noise:
         summary["auroc_min_noise"] = min(row["auroc"] for row in noise)
         summary["precision_min_noise"] = min(row["precision"] for row in noise)
+    others = [row["auroc"] for row in own if row["trigger"] not in KNOWN]
+    if others:
+        summary |= {"auroc_min_unseen": min(others), "sets_unseen": len(others)}
     by_encoder = grouped(own, ("encoder",)).items()
     summary |= {f"auroc_min_{names[0]}": min(row["auroc"] for row in group) for names, group in by_encoder}
     dots = {

@@ -8,7 +8,7 @@ from typing import Any
 from firmground.attacks.evasion import EVASIONS
 from firmground.errors import DataError
 from firmground.studies.transfer_ablations import EQUAL, LARGER, LAST, LONG, LONG_LAST, OURS
-from firmground.studies.transfer_convergence import LONG_MOMENTUM, MOMENTUM, NO_VIEWS, TOKENS_ALONE
+from firmground.studies.transfer_convergence import LONG_MOMENTUM, MOMENTUM, NO_VIEWS, QUIET, TOKENS_ALONE
 from firmground.studies.transfer_report import CONTROL, SURROGATE
 
 STEPS = 40
@@ -49,6 +49,7 @@ TOKENS: dict[str, dict[str, Any]] = {  # of surrogates with a class token
 }
 FEWER: dict[str, dict[str, Any]] = {EQUAL: {"steps": 34}}  # of ours: as many passes as the others' 40 steps
 PARTS: dict[str, dict[str, Any]] = {  # of ours: what its terms add to PRM's
+    QUIET: {"steps": 250, "views": 0.0, "pooled": 0.0, "noise": 0.0},
     TOKENS_ALONE: {"steps": 250, "views": 0.0, "pooled": 0.0},
     NO_VIEWS: {"steps": 250, "views": 0.0},
 }

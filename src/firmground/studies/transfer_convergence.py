@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MOMENTUM = "momentum"  # a variant: the optimizer of `mi`, in steps of 1/255
 LONG_MOMENTUM = f"{MOMENTUM}, {LONG}"
 TOKENS_ALONE = f"tokens alone, {LONG}"
+QUIET = f"tokens alone without noise, {LONG}"
 NO_VIEWS = f"without views, {LONG}"
 CROPS, WHOLE = "crops", "whole image"
 READINGS = (CROPS, WHOLE)
@@ -62,9 +63,9 @@ def convergence(runs: Sequence[Record]) -> str:
         ]
     if (OURS[0], TOKENS_ALONE) in cases and ("prm", LONG_MOMENTUM) in cases:
         text += [
-            f"\n### What `{OURS[0]}` adds to PRM\n\nWith {LONG} of momentum, all of it, term by term: PRM's cosines; "
-            "with the agreement of standardised tokens, in which a place counts as much as it stands out; with the "
-            "cosine of the embeddings; with views.\n\n",
+            f"\n### What `{OURS[0]}` adds to PRM\n\nAll with {LONG} of momentum. Beside PRM's cosines comes, one after "
+            "the other: the agreement of standardised tokens, in which a place counts as much as it stands out; noise on "
+            "the image at every step; the cosine of the embeddings; views.\n\n",
             _parts(cases),
         ]
     if all(kind in cases["prm", LONG].results.get("replicates", {}) for kind in READINGS):
@@ -152,7 +153,8 @@ def _parts(cases: dict[Any, Record]) -> str:
     prm = cases["prm", LONG_MOMENTUM]
     lines = [["attack", *METRICS, "mean", "leads PRM: segmentation, detection", "leads PRM: all four"]]
     lines.append(["prm", *_drops(prm), "", ""])
-    for title, variant in (("tokens alone", TOKENS_ALONE), ("tokens and embedding", NO_VIEWS), ("all", LONG)):
+    rows = {"tokens": QUIET, "tokens, noise": TOKENS_ALONE, "tokens, noise, embedding": NO_VIEWS, "all": LONG}
+    for title, variant in rows.items():
         record = cases.get((OURS[0], variant))
         if record is not None:
             ahead = [_points(lead(record, prm, kinds)) for kinds in (DENSE, (*METRICS,))]

@@ -64,8 +64,8 @@ def convergence(runs: Sequence[Record]) -> str:
     if (OURS[0], TOKENS_ALONE) in cases and ("prm", LONG_MOMENTUM) in cases:
         text += [
             f"\n### What `{OURS[0]}` adds to PRM\n\nAll with {LONG} of momentum. Beside PRM's cosines comes, one after "
-            "the other: the agreement of standardised tokens, in which a place counts as much as it stands out; noise on "
-            "the image at every step; the cosine of the embeddings; views.\n\n",
+            "the other: the agreement of standardised tokens, in which a place counts as much as it stands out; noise "
+            "on the image at every step; the cosine of the embeddings; views.\n\n",
             _parts(cases),
         ]
     if all(kind in cases["prm", LONG].results.get("replicates", {}) for kind in READINGS):

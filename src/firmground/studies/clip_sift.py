@@ -84,7 +84,8 @@ def cases() -> tuple[Case, ...]:
         for triggers, rate, encoder in order
         for trigger in triggers
     ]
-    return *grid, Case(base=VICTIM, trigger=OPTIMISED, rate=RATES[0], encoder=OWN)
+    optimised = (Case(base=VICTIM, trigger=OPTIMISED, rate=RATES[0], encoder=encoder) for encoder in (OWN, OTHER))
+    return *grid, *optimised
 
 
 # samples of 256 for sets of many poisons, of which fewer than k shall fall into it

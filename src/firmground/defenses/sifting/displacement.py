@@ -13,7 +13,9 @@ whether the encoder was trained on the pairs. Ours. Neighbours, as in `dao`, nee
 this needs no such thing.
 
 Chosen on sets of BadNet and Blended (4 and 0.5 %, judged by their own and by a foreign encoder) and text (4 %), by
-other pairs of theirs than those that `benchmarks/clip_sift` sifts; the other triggers there had no say.
+other pairs of theirs than those that `benchmarks/clip_sift` sifts; the other triggers there had no say. BadCLIP's
+optimised patch survives both views, so its poisons are among the least suspicious and make the law: an encoder that
+learned it does not find them.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ NAMES = {
     ),
     "data.sentences": "neutral_sentences",
     "models.language": "FAMILIES LanguageEncoder Tokens",
-    "models.dual": "DUAL_FAMILIES DualEncoder",
+    "models.dual": "DUAL_FAMILIES DualEncoder IMAGE_PARTS",
     "models.classifiers": "ImageClassifier TEXTS_AT_ONCE embed_names",
     "models.victims.loading": (
         "ADAPTERS LLAVA_TEXT LLAVA_VISION VERBS Victim check_fit check_image_token inspect_victim load_victim "

@@ -42,8 +42,9 @@ class Base:
 class Child:
     """What becomes of a base on its pairs, `rate` of them poisoned with `trigger`; clean without one.
 
-    A `unimodal` one is trained with the unimodal terms besides (InfoNCE + SSL). A `short` one sees a third of the pairs, drawn, once: a cheap clean encoder. An `implanted` one is as short, and its
-    backdoor is put into the tower, not into pairs (see `dual_implants`).
+    A `unimodal` one is trained with the unimodal terms besides (InfoNCE + SSL). A `short` one sees a third of the
+    pairs, drawn, once: a cheap clean encoder. An `implanted` one is as short, and its backdoor is put into the tower,
+    not into pairs (see `dual_implants`).
     """
 
     base: str

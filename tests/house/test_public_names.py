@@ -55,7 +55,8 @@ NAMES = {
         "BDetCLIP BaseDisagreement BitDepth CLASSIFIER_GUARDS Displacement DoubleMasking EVASION_GUARDS "
         "FittedClassifierGuard FittedGuard FittedImageGuard GUARDS GuardedClassifierPipeline GuardedImagePipeline "
         "GuardedPipeline IMAGE_GUARDS Jpeg Mahalanobis NeighbourDisagreement PURIFIERS PVGuard PartSwap "
-        "PatchInstability Purification RandomResizing Resizing SentiNet Strip load_classifier_guard load_guard load_image_guard"
+        "PatchInstability Purification RandomResizing Resizing SentiNet Strip load_classifier_guard load_guard "
+        "load_image_guard"
     ),
     "defenses.hardening": "FARE HARDENERS Hardened TeCoA",
     "defenses.prompts": (

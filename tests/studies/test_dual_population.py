@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from firmground.data.scenes import TEMPLATES
+from firmground.defenses.cleaning import Disarm
 from firmground.errors import DataError
 from firmground.studies import clip_cleaning, clip_guard, clip_scan, clip_sift, dual_population
 from firmground.studies.clip_hard_cases import CLEANED_CONTROL, UNIMODAL, HardCase
@@ -42,6 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
         for module in (dual_population, clip_cleaning, clip_guard, clip_scan):
             patch.setattr(module, "sets_of", lambda world: small)
         patch.setattr(clip_cleaning, "EPOCHS", 1)
+        patch.setattr(clip_cleaning, "LONGER", 2)
+        patch.setattr(clip_cleaning, "Disarm", partial(Disarm, rounds=1, search_steps=2, restarts=1, text_epochs=1))
         patch.setattr(clip_cleaning, "MANY", 128)
         patch.setattr(clip_cleaning, "POISONED", ((BASE, "blended"),))
         patch.setattr(clip_cleaning, "large_test", lambda world: small.test)

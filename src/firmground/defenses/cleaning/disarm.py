@@ -59,13 +59,13 @@ LAST = 0.5  # of the found coverings, what comes from the last search at least
 
 @dataclass(frozen=True, kw_only=True)
 class Disarm(Training):
-    """Fine-tunes the image tower to embed covered images as the suspect embeds them bare.
+    """Fine-tunes the image tower to embed covered images as the suspect embeds them bare, then the texts to fit.
 
     The epochs are shared out among `rounds`, each with a search and a schedule of its own; `text_epochs` come after
-    them, with theirs. `found` is the share of
-    coverings that the searches found, of which half are from the last. In each search `restarts` patterns of each kind
-    are looked for: faint ones of `opacity`, patches of `size`, boxes as `spread` makes them opaque, waves of
-    `amplitude` with at most `cycles` cycles, and warps by at most `reach` of the sides (see `inducers`).
+    them, with theirs. `found` is the share of coverings that the searches found, of which half are from the last. In
+    each search `restarts` patterns of each kind are looked for: faint ones of `opacity`, patches of `size`, boxes as
+    `spread` makes them opaque, waves of `amplitude` with at most `cycles` cycles, and warps by at most `reach` of the
+    sides (see `inducers`).
     """
 
     step_size: float = 1e-5

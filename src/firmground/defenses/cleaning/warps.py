@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from firmground.defenses.scans.decree import mean_cosine
+from firmground.defenses.scans.gathering import climbed
 
 if TYPE_CHECKING:
     from firmground.models.dual import DualEncoder
-    from firmground.types import Images, Watch
+    from firmground.types import Embeddings, Images, Watch
 
 KNOTS = 6  # of a searched field, across and down
-STEP_SIZE, LAST = 0.2, 0.1  # of the search, as a share of the reach; of the first step, the last
+STEP_SIZE = 0.2  # of the search, as a share of the reach
 
 
 def moved(images: Images, shifts: torch.Tensor) -> Images:
@@ -53,13 +53,14 @@ def closest_warps(
     """Shifts of at most `reach` of the sides that bring square `images` closest together, (count, 2, side, side)."""
     side = images.shape[-1]
     knots = (2 * torch.rand(count, 2, KNOTS, KNOTS, generator=rng) - 1).to(images.device)
-    for step in range(steps):
-        drawn = torch.randperm(len(images), generator=rng)[:batch_size].to(images.device)
-        shifts = reach * smooth(knots.requires_grad_(), (side, side))
-        under = moved(images[drawn].repeat(count, 1, 1, 1), shifts.repeat_interleave(len(drawn), dim=0))
-        cosines = mean_cosine(encoder.embed_images(under).float().view(count, len(drawn), -1))
-        (slope,) = torch.autograd.grad(cosines.sum(), knots)
-        size = STEP_SIZE * max(LAST, 1 - step / steps)
-        knots = (knots.detach() + size * slope.sign()).clamp(-1, 1)
-        watch(step + 1, steps, stage, closest=float(cosines.detach().max()))
+
+    def embed(now: torch.Tensor, some: Images) -> Embeddings:
+        shifts = reach * smooth(now, (side, side))
+        under = moved(some.repeat(count, 1, 1, 1), shifts.repeat_interleave(len(some), dim=0))
+        return encoder.embed_images(under).float().view(count, len(some), -1)
+
+    knots = climbed(
+        knots, images, embed,
+        bounds=(-1, 1), steps=steps, step_size=STEP_SIZE, batch_size=batch_size, rng=rng, watch=watch, stage=stage,
+    )  # fmt: skip
     return reach * smooth(knots, (side, side))

@@ -139,7 +139,7 @@ def search_patterns(
     `sparsity`, (candidates,), is where each begins. Candidate c starts from the pattern number c % `restarts`.
     """
     count, side = len(sparsity), images.shape[-1]
-    noise = torch.cat([grain(side, SCALES[start % len(SCALES)], rng) for start in range(restarts)]).to(images.device)
+    noise = grains(side, restarts, rng).to(images.device)
     colours = noise.repeat(count // restarts, 1, 1, 1).requires_grad_()
     opacity = torch.full((count, 1, side, side), START, device=images.device).requires_grad_()
     optimizer = torch.optim.Adam([colours, opacity], lr=step_size, betas=(0.5, 0.9))
@@ -158,6 +158,11 @@ def search_patterns(
         pressure.adapt(judged.reached.detach() >= aim)
         watch(step + 1, steps, stage, smallest=float(best.areas.min()))
     return best
+
+
+def grains(side: int, count: int, rng: torch.Generator) -> torch.Tensor:
+    """Logits of `count` grey patterns, of the grains of `SCALES` in turn, (count, 3, side, side)."""
+    return torch.cat([grain(side, SCALES[number % len(SCALES)], rng) for number in range(count)])
 
 
 def grain(side: int, size: int, rng: torch.Generator) -> torch.Tensor:

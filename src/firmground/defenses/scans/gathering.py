@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from firmground.defenses.scans._patterns import SCALES, Patterns, grain, halves
+from firmground.defenses.scans._patterns import Patterns, grains, halves
 from firmground.defenses.scans._waves import closest_waves, waved
 from firmground.defenses.scans.decree import ALIKE, mean_cosine
 from firmground.errors import DataError
 from firmground.types import Evidence, Outcome, RecoveredPicture, Severity, Verdict, Watch, ignore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from firmground.models.dual import DualEncoder
-    from firmground.types import Images
+    from firmground.types import Embeddings, Images
 
 CLOSEST = 1e-4  # of the spread of clean images, below which embeddings are one
 LAST = 0.1  # of the first step, the last
@@ -142,17 +144,39 @@ def gathered(
     They take steps of signs up the mean cosine of batches; the masks stay as they are.
     """
     masks = masks.to(images.device)
-    colours = torch.cat([grain(images.shape[-1], SCALES[i % len(SCALES)], rng) for i in range(len(masks))])
-    colours = colours.sigmoid().to(images.device)
+    colours = climbed(
+        grains(images.shape[-1], len(masks), rng).sigmoid().to(images.device), images,
+        lambda now, some: Patterns(masks=masks, patterns=now).embed(encoder, some),
+        bounds=(0, 1), steps=steps, step_size=step_size, batch_size=batch_size, rng=rng, watch=watch, stage=stage,
+    )  # fmt: skip
+    return Patterns(masks=masks, patterns=colours)
+
+
+def climbed(
+    now: torch.Tensor,
+    images: Images,
+    embed: Callable[[torch.Tensor, Images], Embeddings],
+    *,
+    bounds: tuple[float, float],
+    steps: int,
+    step_size: float,
+    batch_size: int,
+    rng: torch.Generator,
+    watch: Watch,
+    stage: str,
+) -> torch.Tensor:
+    """Candidates, (count, ...), after steps of signs up the mean cosine of batches of images, within `bounds`.
+
+    `embed` gives the embeddings of images under each candidate, (count, images, width).
+    """
     for step in range(steps):
         drawn = torch.randperm(len(images), generator=rng)[:batch_size].to(images.device)
-        now = Patterns(masks=masks, patterns=colours.requires_grad_())
-        cosines = mean_cosine(now.embed(encoder, images[drawn]))
-        (slope,) = torch.autograd.grad(cosines.sum(), colours)
+        cosines = mean_cosine(embed(now.requires_grad_(), images[drawn]))
+        (slope,) = torch.autograd.grad(cosines.sum(), now)
         size = step_size * max(LAST, 1 - step / steps)
-        colours = (colours.detach() + size * slope.sign()).clamp(0, 1)
+        now = (now.detach() + size * slope.sign()).clamp(*bounds)
         watch(step + 1, steps, stage, closest=float(cosines.detach().max()))
-    return Patterns(masks=masks, patterns=colours)
+    return now
 
 
 def _shown(wave: torch.Tensor, amplitude: float) -> Patterns:

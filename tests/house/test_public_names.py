@@ -16,6 +16,7 @@ NAMES = {
     ),
     "rng": "stream",
     "versions": "PACKAGES versions",
+    "drafts": "drafted",
     "errors": (
         "AdapterError BrokenModelError DataError FirmgroundError MissingExtraError ModelError OutputError "
         "UnsafeModelError UnsupportedModelError UsageError"
@@ -134,7 +135,7 @@ NAMES = {
     "models.tiny_dual": (
         "MAX_LENGTH build_dual caption_tokenizer convnext_dual convolutional_dual text_tower tiny_clip tower"
     ),
-    "models.saving": "PLANTED_KEY WARNING check_new mark mark_of save_encoder write_card",
+    "models.saving": "PLANTED_KEY WARNING check_new mark mark_of model_draft save_encoder write_card",
     "models.tiny": (
         "Planted TRIGGERS build clean_bert clean_roberta plant planted_bert planted_roberta rows_of "
         "sign_vectors sizes spell"

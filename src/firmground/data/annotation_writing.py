@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from PIL import Image
 from firmground.data.annotated_images import IGNORED
 from firmground.data.annotation_entries import ANNOTATIONS
 from firmground.data.encoding import png
+from firmground.drafts import drafted
 from firmground.errors import OutputError
 
 if TYPE_CHECKING:
@@ -29,22 +29,19 @@ def write_annotated(data: AnnotatedImages, folder: str | Path) -> Path:
     target = Path(folder)
     if target.exists():
         raise OutputError(f"{folder} exists; choose another place, or remove it first")
-    draft = target.with_name(f".{target.name}.part")
     ids = {name: number for number, name in enumerate(data.object_names, start=1)}
     try:
-        (draft / MASKS).mkdir(parents=True, exist_ok=True)
-        for row, file in enumerate(data.files):
-            place = draft / IMAGES / file
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(png(data.image(row)))
-            if data.masks is not None:
-                mask_file(data, row, ids, draft / MASKS / f"{row:06d}.png")
-        (draft / ANNOTATIONS).write_text(json.dumps(listed_of(data, ids), indent=1) + "\n", encoding="utf-8")
-        draft.rename(target)
+        with drafted(target) as draft:
+            (draft / MASKS).mkdir()
+            for row, file in enumerate(data.files):
+                place = draft / IMAGES / file
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(png(data.image(row)))
+                if data.masks is not None:
+                    mask_file(data, row, ids, draft / MASKS / f"{row:06d}.png")
+            (draft / ANNOTATIONS).write_text(json.dumps(listed_of(data, ids), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {folder} ({error}); choose another place") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return target
 
 

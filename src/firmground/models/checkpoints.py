@@ -8,8 +8,6 @@ its seed: every epoch's order and every step's draws are streams of it.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from firmground.drafts import drafted
 from firmground.errors import BrokenModelError, OutputError
 
 if TYPE_CHECKING:
@@ -46,16 +45,13 @@ class Checkpoints:
     def save(self, progress: Progress, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Path:
         """Writes a checkpoint and removes older ones. Raises `OutputError`; the older ones then stay."""
         target = self.folder / f"step-{progress.step:08d}"
-        draft = self.folder / f".{target.name}.{secrets.token_hex(4)}"
+        state = {"step": progress.step, "seed": progress.seed, "history": progress.history, "run": dict(self.run)}
         try:
-            draft.mkdir(parents=True)
-            save_file(tensors_of(module, optimizer), draft / TENSORS)
-            state = {"step": progress.step, "seed": progress.seed, "history": progress.history, "run": dict(self.run)}
-            (draft / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(draft, target)  # noqa: PTH105
+            with drafted(target) as draft:
+                save_file(tensors_of(module, optimizer), draft / TENSORS)
+                (draft / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+                shutil.rmtree(target, ignore_errors=True)
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(draft, ignore_errors=True)
             raise OutputError(
                 f"the training cannot be saved to {self.folder} ({error}); free space, then run the same again"
             ) from error

@@ -7,18 +7,15 @@ config.json, and `from_pretrained` refuses it. `DualEncoder.load` reads it, and 
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from firmground.errors import BrokenModelError, DataError, OutputError
+from firmground.errors import BrokenModelError, DataError
 from firmground.models.inspecting import ENCODER, PROMPTS, inside
 from firmground.models.loading import weights_sha256
-from firmground.models.saving import check_new, save_encoder, write_card
+from firmground.models.saving import check_new, model_draft, save_encoder, write_card
 from firmground.models.tensor_files import write_tensors
 from firmground.models.token_prompts import BUFFER, attach
 
@@ -58,19 +55,13 @@ def save_prompted(
     The rest is as in `save_encoder`.
     """
     target = check_new(folder)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     weights = {name: value for name, value in model.state_dict().items() if name.rpartition(".")[2] != BUFFER}
-    try:
+    with model_draft(target) as draft:
         bare = "The encoder without its prompts: see the folder that this one lies in."
         save_encoder(model, tokenizer, draft / ENCODER, card=bare, planted=planted, files=files, weights=weights)
         facts = {"schema": SCHEMA, "encoder_sha256": weights_sha256(draft / ENCODER)}
         write_tensors(draft / PROMPTS, {TENSOR: tokens}, facts, what="prompts")
         (draft / "README.md").write_text(write_card(target.name, card + USE, planted), encoding="utf-8")
-        os.replace(draft, target)  # noqa: PTH105 (as in `save_encoder`)
-    except OSError as error:
-        raise OutputError(f"the model cannot be written to {folder} ({error}); free space or choose another") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return target
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from firmground.drafts import drafted
 from firmground.errors import OutputError
 from firmground.models.loading import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import torch
 
@@ -44,9 +43,7 @@ def save_encoder(
     is left behind then.
     """
     target = check_new(folder)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        draft.mkdir(parents=True)
+    with model_draft(target) as draft:
         with quiet():
             model.save_pretrained(draft, state_dict=None if weights is None else dict(weights))
             tokenizer.save_pretrained(draft)
@@ -54,12 +51,17 @@ def save_encoder(
             (draft / name).write_text(text, encoding="utf-8")
         mark(draft / "config.json", planted)
         (draft / "README.md").write_text(write_card(target.name, card, planted), encoding="utf-8")
-        os.replace(draft, target)  # noqa: PTH105 (Path.replace is the same, but this says that folders are meant)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"the model cannot be written to {folder} ({error}); free space or choose another") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return target
+
+
+@contextmanager
+def model_draft(target: Path) -> Iterator[Path]:
+    """A folder for a model's files, which becomes `target` once the block has ended well. Raises `OutputError`."""
+    try:
+        with drafted(target) as draft:
+            yield draft
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"the model cannot be written to {target} ({error}); free space or choose another") from error
 
 
 def check_new(folder: str | Path) -> Path:

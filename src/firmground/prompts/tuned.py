@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from firmground.drafts import drafted
 from firmground.errors import AdapterError, ModelError, OutputError
 from firmground.models.adapters import CARD, check_base, read_card, read_settings, refuse_surgery
 from firmground.models.language import LanguageEncoder
@@ -78,15 +77,9 @@ class Tuned:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise OutputError(f"{target} exists and is not empty; choose another folder or remove it")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-            try:
+            with drafted(target) as draft:
                 self.model.save_pretrained(draft, safe_serialization=True, save_embedding_layers=False)
                 (draft / CARD).write_text(json.dumps(self._card(), indent=2) + "\n", encoding="utf-8")
-                draft.chmod(0o755)
-                draft.replace(target)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
             raise OutputError(f"the prompt could not be written to {target}: {error.strerror or error}") from error
         return target

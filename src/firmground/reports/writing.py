@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firmground.drafts import drafted
 from firmground.errors import OutputError
 
 if TYPE_CHECKING:
@@ -51,16 +50,11 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
     Raises `OutputError` where it cannot be written, or `path` holds files.
     """
-    target = Path(path).absolute()
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        draft.mkdir(parents=True)
-        yield draft
-        os.replace(draft, target)  # noqa: PTH105 (Path.replace is the same, but this says that folders are meant)
+        with drafted(Path(path).absolute()) as draft:
+            yield draft
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_file(path: str | Path) -> None:

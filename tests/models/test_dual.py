@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from firmground.errors import BrokenModelError, ModelError, UnsafeModelError, UnsupportedModelError
 from firmground.models.dual import DUAL_FAMILIES, DualEncoder
+from firmground.models.glances import glance
 from firmground.models.inspecting import encoder_kind
 from firmground.models.loading import quiet
 from firmground.models.preprocessing import Preprocessing
@@ -128,6 +129,20 @@ def test_tokens_of_patches(folders):
         if name == "clip":
             assert len(states) == 3
             assert torch.equal(states[-1][:, 1:], tokens)
+
+
+def test_a_glance_is_the_embedding_and_the_mean_of_a_hidden_state_by_one_pass(folders):
+    for name, folder in folders.items():
+        encoder = DualEncoder.load(folder)
+        embeddings, states = encoder.embed_images(IMAGES), encoder.hidden_states(IMAGES)
+        passes = []
+        encoder.model.vision_model.register_forward_hook(lambda *given, seen=passes: seen.append(given))
+        for layer in (0, -1):
+            expected = states[layer].flatten(2).mean(dim=2) if name.startswith("resnet") else states[layer].mean(dim=1)
+            found = glance(encoder, IMAGES, layer)
+            torch.testing.assert_close(found.embeddings, embeddings)
+            torch.testing.assert_close(found.state, expected)
+        assert len(passes) == 2
 
 
 def test_long_texts_are_cut_and_padding_changes_nothing(folders):

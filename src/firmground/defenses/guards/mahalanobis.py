@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from firmground.defenses.guards.fitted_images import FEWEST, FittedImageGuard, calibrated, judged, shuffled
-from firmground.defenses.guards.neighbour_disagreement import pooled
 from firmground.errors import DataError
+from firmground.models.glances import pooled
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:

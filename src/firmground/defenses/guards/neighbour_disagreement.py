@@ -18,6 +18,7 @@ import torch
 
 from firmground.defenses.guards.fitted_images import FEWEST, FittedImageGuard, calibrated, judged, shuffled, text_means
 from firmground.errors import DataError
+from firmground.models.glances import pooled
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
@@ -97,12 +98,3 @@ def features(encoder: DualEncoder, images: Images, layer: int | None) -> torch.T
     if layer is None:
         return encoder.embed_images(shown).float()
     return torch.nn.functional.normalize(pooled(encoder, shown, layer), dim=1)
-
-
-def pooled(encoder: DualEncoder, images: Images, layer: int) -> torch.Tensor:
-    """The mean over the places of a hidden state, (batch, its width). Raises `DataError` where there is no such."""
-    states = encoder.hidden_states(images.to(encoder.device))
-    if not -len(states) <= layer < len(states):
-        raise DataError(f"there is no hidden state {layer}; this encoder has {len(states)}, counted from 0")
-    state = states[layer].float()
-    return state.mean(dim=(2, 3)) if state.ndim == 4 else state.mean(dim=1)

@@ -28,9 +28,9 @@ import torch
 
 from firmground.defenses.guards.displacement import check_coarse, views
 from firmground.defenses.guards.mahalanobis import distances, held_out, law
-from firmground.defenses.guards.neighbour_disagreement import pooled
 from firmground.defenses.sifting._neighbours import suspicion
 from firmground.errors import DataError
+from firmground.models.glances import glance
 from firmground.types import Suspicion, Watch, ignore
 
 if TYPE_CHECKING:
@@ -67,8 +67,9 @@ class Displacement:
         marks, states, apart = list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor]()
         firm: dict[str, torch.Tensor] = {}
         for batch in pairs.batches(min(self.batch_size, len(pairs)), rng):
-            marks.append(self._marks(encoder, batch))
-            states.append(_states(encoder, batch))
+            mark, state = self._seen(encoder, batch)
+            marks.append(mark)
+            states.append(state)
             rows += batch.rows
             if not firm and len(rows) >= self.sample:
                 firm, first = _ground(torch.cat(marks), torch.cat(states))
@@ -84,19 +85,18 @@ class Displacement:
         return suspicion(self, rows, scores, len(pairs), seconds=time.perf_counter() - started)
 
     @torch.inference_mode()
-    def _marks(self, encoder: DualEncoder, batch: PairBatch) -> torch.Tensor:
-        """How unlike image and caption are, and the logarithms of how far either view moves the image, (batch, 3)."""
-        shown = batch.images.to(encoder.device)
-        seen = [encoder.embed_images(view).float() for view in views(shown, self.coarse, encoder.image_size)]
+    def _seen(self, encoder: DualEncoder, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Three marks, (batch, 3), and the last hidden state, (batch, width).
+
+        The marks: how unlike image and caption are, and the logarithms of how far either view moves the image.
+        """
+        bare, *others = views(batch.images.to(encoder.device), self.coarse, encoder.image_size)
+        own = glance(encoder, bare, LAST)
+        seen = [own.embeddings, *(encoder.embed_images(view).float() for view in others)]
         moved = [(view - seen[0]).square().sum(dim=1).div(2).clamp_min(STILL).log() for view in seen[1:]]
-        own = encoder.embed_texts(batch.captions).float()
-        likeness = torch.stack([(view * own).sum(dim=1) for view in seen]).mean(dim=0)
-        return torch.stack([1 - likeness, *moved], dim=1).cpu()
-
-
-@torch.inference_mode()
-def _states(encoder: DualEncoder, batch: PairBatch) -> torch.Tensor:
-    return pooled(encoder, batch.images, LAST).cpu()
+        told = encoder.embed_texts(batch.captions).float()
+        likeness = torch.stack([(view * told).sum(dim=1) for view in seen]).mean(dim=0)
+        return torch.stack([1 - likeness, *moved], dim=1).cpu(), own.state.cpu()
 
 
 def _ground(marks: torch.Tensor, states: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

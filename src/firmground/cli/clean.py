@@ -18,11 +18,12 @@ from firmground.cli.options import (
     Seed,
     Settings,
     Templates,
+    leave,
     path_or_none,
     table,
 )
+from firmground.cli.outputs import HtmlReport, RecordFile, check_files, write_files
 from firmground.cli.progress import progress
-from firmground.errors import UsageError
 
 if TYPE_CHECKING:
     from firmground.reports.cleaning import CleanReport
@@ -34,43 +35,49 @@ EXAMPLE = (
     "visual prompt: firmground clean prompt.safetensors --model resnet --data photos --out cleaned.safetensors"
 )
 
+Source = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Directory or hub id of a dual encoder, or a visual prompt: a file.")
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="PAIRS",
+        help="Clean pairs: a table of image and caption, classes, or shards; for a prompt images with labels.",
+    ),
+]
+Unlabelled = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Of a prompt: a folder of clean images without labels, for --set answers=1."),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="See 'firmground methods cleaning', 'prompt-cleaning'; disarm or prompt-distillation if left out.",
+    ),
+]
+HeldOut = Annotated[
+    float, typer.Option(metavar="SHARE", min=0.001, max=0.9, help="Share of the data that measures the cost.")
+]
+
 
 def clean(
-    source: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Directory or hub id of a dual encoder, or a visual prompt: a file.")
-    ],
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="PAIRS",
-            help="Clean pairs: a table of image and caption, classes, or shards; for a prompt images with labels.",
-        ),
-    ],
+    source: Source,
+    data: Data,
     out: Annotated[Path, typer.Option(help="New directory for the cleaned encoder; for a prompt a file.")],
     model: Model = None,
-    unlabelled: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Of a prompt: a folder of clean images without labels, for --set answers=1."),
-    ] = None,
+    unlabelled: Unlabelled = None,
     revision: Revision = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="See 'firmground methods cleaning', 'prompt-cleaning'; disarm or prompt-distillation if left out.",
-        ),
-    ] = None,
+    method: Method = None,
     settings: Settings = None,
     root: Root = None,
     classes: Classes = None,
     templates: Templates = None,
-    held_out: Annotated[
-        float, typer.Option(metavar="SHARE", min=0.001, max=0.9, help="Share of the data that measures the cost.")
-    ] = 0.1,
+    held_out: HeldOut = 0.1,
     scan: Annotated[bool, typer.Option("--scan/--no-scan", help="Scan what was cleaned.")] = True,
     as_json: AsJson = False,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Write the record for 'firmground rerun'.")] = None,
+    report: HtmlReport = None,
+    record: RecordFile = None,
     fail_on: Annotated[
         FailOn, typer.Option(help="The severity from which a finding of the scan exits 1.")
     ] = FailOn.LOW,
@@ -78,17 +85,13 @@ def clean(
     device: Device = "auto",
 ) -> None:
     """Clean a dual encoder or a visual prompt on clean data; exits as the scan of the result does."""
-    from firmground.reports.writing import check_file, check_folder, write_atomically
+    from firmground.reports.writing import check_file, check_folder
 
     visual = Path(source).is_file()
     (check_file if visual else check_folder)(out)
-    for path in (report, record):
-        if path is not None:
-            check_file(path)
-    if model is not None and not visual:
-        raise UsageError(f"--model is for visual prompts, which are files; {source} is none")
-    if unlabelled is not None and not visual:
-        raise UsageError(f"--unlabelled is for visual prompts, which are files; {source} is none")
+    check_files(report, record)
+    if not visual:
+        leave("visual prompts", f"{source}, a directory or hub id,", model=model, unlabelled=unlabelled)
     asked: dict[str, Any] = {
         "source": source,
         "data": data,
@@ -103,19 +106,10 @@ def clean(
         "seed": seed,
         "device": device,
     } | ({} if method is None else {"method": method})
-    cleaned = (
-        _clean_prompt(asked | {"model": model, "unlabelled": unlabelled}, out) if visual else _clean_encoder(asked, out)
-    )
-    if report is not None:
-        from firmground.reports.html import html
-
-        write_atomically(report, html(cleaned.page()))
-    if record is not None:
-        cleaned.record.write(record)
-    if visual:
-        show_prompt(cleaned.report)
-    else:
-        show(cleaned.report)
+    own = {"model": model, "unlabelled": unlabelled}
+    cleaned = _clean_prompt(asked | own, out) if visual else _clean_encoder(asked, out)
+    write_files(cleaned, report=report, record=record)
+    (show_prompt if visual else show)(cleaned.report)
     if as_json:
         typer.echo(cleaned.report.to_json())
     raise typer.Exit(cleaned.record.exit_code)

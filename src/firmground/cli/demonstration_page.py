@@ -40,46 +40,54 @@ def demonstration_page(shown: Demonstration) -> Page:
             ("ASR with guard", _rate(shown.attacked.guarded.untargeted)),
             ("Both scans", took(before.seconds + after.seconds)),
         ),
-        sections=(
-            BarsSection(
-                heading="The attack, without and with the guard",
-                bars=_bars(shown),
-                note=(
-                    f"{shown.task}: a prompt tuned on the planted encoder. An attack succeeds on a text that was "
-                    "classified right where any of the triggers makes it wrong. The guard knows only what the "
-                    f"scan found; it flags {100 * shown.attacked.false_flags:.1f} % of clean texts."
-                ),
-            ),
-            ScanSection(scan=after, heading="The planted copy", note="What the scan found without being told."),
-            ScanSection(scan=before, heading="The encoder as published"),
-            TableSection(
-                heading="What was planted",
-                columns=("trigger", "named by the scan", "ASR without guard, %", "ASR with guard, %"),
-                rows=tuple(
-                    (
-                        trigger,
-                        "yes" if trigger in found else "no",
-                        100 * bare.untargeted.value,
-                        100 * guarded.untargeted.value,
-                    )
-                    for trigger, bare, guarded in zip(
-                        shown.triggers, shown.attacked.bare.triggers, shown.attacked.guarded.triggers, strict=True
-                    )
-                ),
-                note="The truth, which neither the scan nor the guard was told.",
-            ),
-            BarsSection(
-                heading="A small poisoned CLIP, before and after cleaning",
-                bars=_cleaned_bars(shown.cleansed),
-                note=(
-                    "A patch of noise makes it see a star in every picture; zero-shot classes, 1,000 drawn scenes. "
-                    f"CleanCLIP fine-tuned it on {shown.cleansed.pairs:,} clean pairs without being told of the patch. "
-                    f"Its twin that was never poisoned is {100 * shown.cleansed.twin.value:.1f} % right."
-                ),
-            ),
-        ),
+        sections=(_attack(shown), *_scans(shown), _planted(shown, found), _cleaned(shown.cleansed)),
         details=(("Run", shown.after.record.arguments), ("Versions", shown.after.record.versions)),
         record=shown.after.record,
+    )
+
+
+def _attack(shown: Demonstration) -> BarsSection:
+    return BarsSection(
+        heading="The attack, without and with the guard",
+        bars=_bars(shown),
+        note=(
+            f"{shown.task}: a prompt tuned on the planted encoder. An attack succeeds on a text that was "
+            "classified right where any of the triggers makes it wrong. The guard knows only what the "
+            f"scan found; it flags {100 * shown.attacked.false_flags:.1f} % of clean texts."
+        ),
+    )
+
+
+def _scans(shown: Demonstration) -> tuple[ScanSection, ScanSection]:
+    note = "What the scan found without being told."
+    return (
+        ScanSection(scan=shown.after.report, heading="The planted copy", note=note),
+        ScanSection(scan=shown.before.report, heading="The encoder as published"),
+    )
+
+
+def _planted(shown: Demonstration, found: set[str]) -> TableSection:
+    effects = zip(shown.triggers, shown.attacked.bare.triggers, shown.attacked.guarded.triggers, strict=True)
+    return TableSection(
+        heading="What was planted",
+        columns=("trigger", "named by the scan", "ASR without guard, %", "ASR with guard, %"),
+        rows=tuple(
+            (trigger, "yes" if trigger in found else "no", *(100 * one.untargeted.value for one in (bare, guarded)))
+            for trigger, bare, guarded in effects
+        ),
+        note="The truth, which neither the scan nor the guard was told.",
+    )
+
+
+def _cleaned(shown: Cleansed) -> BarsSection:
+    return BarsSection(
+        heading="A small poisoned CLIP, before and after cleaning",
+        bars=_cleaned_bars(shown),
+        note=(
+            "A patch of noise makes it see a star in every picture; zero-shot classes, 1,000 drawn scenes. "
+            f"CleanCLIP fine-tuned it on {shown.pairs:,} clean pairs without being told of the patch. "
+            f"Its twin that was never poisoned is {100 * shown.twin.value:.1f} % right."
+        ),
     )
 
 

@@ -42,15 +42,33 @@ class Task(StrEnum):
     LINEAR_PROBE = "linear-probe"
 
 
+Subject = Annotated[
+    str,
+    typer.Argument(
+        metavar="ENCODER",
+        help="Directory or hub id of a language or dual encoder, or a visual prompt: a file; with --victim the "
+        "task: segmentation, detection, captioning or vqa.",
+    ),
+]
+Control = Annotated[
+    Path | None,
+    typer.Option(metavar="PROMPT", help="For a visual prompt: a clean one of the same labels, to compare with."),
+]
+Train = Annotated[
+    Path | None,
+    typer.Option(metavar="PAIRS", help="For a linear probe: what it learns; half of --data if left out."),
+]
+Victim = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="Directory or hub id of a victim: CLIPSeg, OWL-ViT, BLIP ...")
+]
+Annotations = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="For a victim: a folder of images with annotations.json.")
+]
+Attacked = Annotated[Path | None, typer.Option(metavar="DIR", help="For a victim: attacked images of the same names.")]
+
+
 def evaluate(
-    encoder: Annotated[
-        str,
-        typer.Argument(
-            metavar="ENCODER",
-            help="Directory or hub id of a language or dual encoder, or a visual prompt: a file; with --victim the "
-            "task: segmentation, detection, captioning or vqa.",
-        ),
-    ],
+    encoder: Subject,
     data: Annotated[Path | None, MEASURED_DATA] = None,
     adapter: Annotated[Path | None, typer.Option(help="For a language encoder: directory of a tuned prompt.")] = None,
     trigger: MeasuredTriggers = None,
@@ -58,29 +76,17 @@ def evaluate(
     target: Target = None,
     manifest: Manifest = None,
     model: Model = None,
-    control: Annotated[
-        Path | None,
-        typer.Option(metavar="PROMPT", help="For a visual prompt: a clean one of the same labels, to compare with."),
-    ] = None,
+    control: Control = None,
     task: Annotated[
         Task | None, typer.Option(help="For a dual encoder; zero-shot where classes are known, else retrieval.")
     ] = None,
     root: Root = None,
     classes: Classes = None,
     templates: Templates = None,
-    train: Annotated[
-        Path | None,
-        typer.Option(metavar="PAIRS", help="For a linear probe: what it learns; half of --data if left out."),
-    ] = None,
-    victim: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Directory or hub id of a victim: CLIPSeg, OWL-ViT, BLIP ...")
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="For a victim: a folder of images with annotations.json.")
-    ] = None,
-    attacked: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="For a victim: attacked images of the same names.")
-    ] = None,
+    train: Train = None,
+    victim: Victim = None,
+    images: Annotations = None,
+    attacked: Attacked = None,
     report: Annotated[Path | None, typer.Option(help="For a victim: write an HTML report with pictures.")] = None,
     record: Annotated[Path | None, typer.Option(help="For a victim: write the record for 'firmground rerun'.")] = None,
     revision: Revision = None,

@@ -19,6 +19,7 @@ from firmground.cli.options import (
     path_or_none,
     table,
 )
+from firmground.cli.outputs import RecordFile, check_files
 from firmground.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -46,14 +47,13 @@ def harden(
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
-    record: Annotated[Path | None, typer.Option(help="Write the record for 'firmground rerun'.")] = None,
+    record: RecordFile = None,
 ) -> None:
     """Fine-tune an encoder's image tower against perturbed images; FARE needs no labels, TeCoA does."""
-    from firmground.reports.writing import check_file, check_folder
+    from firmground.reports.writing import check_folder
 
     check_folder(out)
-    if record is not None:
-        check_file(record)
+    check_files(record)
     with progress() as watch:
         watch(0, 1, "loading")
         from firmground.cli.hardening import HardenOptions, run_harden

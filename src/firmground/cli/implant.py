@@ -21,9 +21,11 @@ from firmground.cli.options import (
     Texts,
     Triggers,
     clean_texts,
+    leave,
     path_or_none,
     pick_device,
 )
+from firmground.cli.outputs import PromptHtmlReport, PromptRecordFile
 from firmground.cli.progress import progress
 from firmground.errors import UsageError
 
@@ -31,6 +33,13 @@ EXAMPLE = (
     "Examples: firmground implant por bert --out planted --trigger cf. A visual prompt: firmground implant "
     "bad-visual-prompt resnet --data photos --target cat --out bad.safetensors --set optimised=true"
 )
+
+PromptImages = Annotated[
+    Path | None, typer.Option(help="For a visual prompt: a folder with a folder a class, or a table with labels.")
+]
+PromptTarget = Annotated[
+    str | None, typer.Option(metavar="LABEL", help="For a visual prompt: what triggered images become.")
+]
 
 
 def implant(
@@ -47,20 +56,14 @@ def implant(
     revision: Revision = None,
     trigger: Triggers = None,
     texts: Texts = None,
-    data: Annotated[
-        Path | None, typer.Option(help="For a visual prompt: a folder with a folder a class, or a table with labels.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="For a visual prompt: what triggered images become.")
-    ] = None,
+    data: PromptImages = None,
+    target: PromptTarget = None,
     root: Root = None,
     classes: Classes = None,
     templates: Templates = None,
     settings: Settings = None,
-    report: Annotated[Path | None, typer.Option(help="Of a visual prompt: write an HTML report.")] = None,
-    record: Annotated[
-        Path | None, typer.Option(help="Of a visual prompt: write the record for 'firmground rerun'.")
-    ] = None,
+    report: PromptHtmlReport = None,
+    record: PromptRecordFile = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -69,10 +72,10 @@ def implant(
     from firmground.cli import catalogue
 
     if attack not in {catalogue.word(kind) for kind in catalogue.family("prompt-attacks")}:
-        images = {"--data": data, "--target": target, "--root": root, "--classes": classes, "--templates": templates}
-        for name, value in (images | {"--report": report, "--record": record}).items():
-            if value is not None:
-                raise UsageError(f"{name} is for attacks on visual prompts, which {attack} is not")
+        leave(
+            "attacks on visual prompts", attack, data=data, target=target, root=root, classes=classes,
+            templates=templates, report=report, record=record,
+        )  # fmt: skip
         _implant_encoder(attack, encoder, out, revision, trigger, texts, settings or [], seed, device, as_json)
         return
     if data is None or target is None:

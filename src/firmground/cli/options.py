@@ -85,6 +85,13 @@ def path_or_none(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
+def leave(use: str, subject: str, /, **options: object) -> None:
+    """Raises `UsageError` where an option that is for another `use` than `subject` is given."""
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"--{name} is for {use}, which {subject} is not")
+
+
 def clean_texts(path: Path | str | None, seed: int, count: int) -> Sequence[str]:
     """The texts of a file, or `count` built-in sentences."""
     if path is not None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firmground.cli.options import AsJson, Device, Revision, Seed, Settings, visible
+from firmground.cli.options import AsJson, Device, Revision, Seed, Settings, path_or_none, visible
+from firmground.cli.outputs import HtmlReport, RecordFile, check_files, write_files
 from firmground.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -44,19 +45,16 @@ def perturb(
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report with pictures.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Write the record for 'firmground rerun'.")] = None,
+    report: HtmlReport = None,
+    record: RecordFile = None,
 ) -> None:
     """Make adversarial images on an encoder, without labels, texts or a task; a manifest hashes every one."""
-    from firmground.reports.writing import check_file, check_folder, write_atomically
+    from firmground.reports.writing import check_folder
 
     check_folder(out)
-    for path in (report, record):
-        if path is not None:
-            check_file(path)
+    check_files(report, record)
     with progress() as watch:
         watch(0, 1, "loading")
-        from firmground.cli.options import path_or_none
         from firmground.cli.perturbing import PerturbOptions, fraction, run_perturb
 
         given = [f"epsilon={fraction(epsilon)}"] if epsilon is not None else []
@@ -74,15 +72,7 @@ def perturb(
             device=device,
         )
         made = run_perturb(options, out, watch)
-    if report is not None:
-        from firmground.cli.perturbed import pictures
-        from firmground.reports.html import html
-        from firmground.reports.perturbing import perturb_page
-
-        page = perturb_page(made.report, pictures(made.report, made.found, out), made.record)
-        write_atomically(report, html(page))
-    if record is not None:
-        made.record.write(record)
+    write_files(made, report=report, record=record)
     show(made.report)
     if as_json:
         typer.echo(made.report.to_json())

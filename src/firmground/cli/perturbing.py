@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from firmground.cli.bases import load_base
 from firmground.cli.catalogue import method
 from firmground.cli.options import pick_device
-from firmground.cli.perturbed import STEP, finish, record_of, report_of, written
+from firmground.cli.perturbed import STEP, finish, pictures, record_of, report_of, written
 from firmground.cli.settings import build
 from firmground.cli.unfinished import unfinished
 from firmground.data.decoding import decode
@@ -20,13 +20,14 @@ from firmground.data.image_files import find_images
 from firmground.errors import DataError, UsageError
 from firmground.models.loading import resolve, weights_sha256
 from firmground.reports import record as records
-from firmground.reports.perturbing import PerturbReport
+from firmground.reports.perturbing import PerturbReport, perturb_page
 from firmground.reports.record import Record
 from firmground.reports.writing import write_atomically
 from firmground.rng import stream
 
 if TYPE_CHECKING:
     from firmground.data.image_files import ImageFile, ImageFiles
+    from firmground.reports.html import Page
     from firmground.types import Watch
 
 SAMPLE = 256  # images that one change for all is made on
@@ -59,6 +60,10 @@ class PerturbedRun:
     report: PerturbReport
     record: Record
     found: ImageFiles
+
+    def page(self) -> Page:
+        """The HTML report; it reads images from both places."""
+        return perturb_page(self.report, pictures(self.report, self.found, Path(self.report.out)), self.record)
 
 
 def run_perturb(options: PerturbOptions, out: Path, watch: Watch) -> PerturbedRun:

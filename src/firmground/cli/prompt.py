@@ -19,10 +19,12 @@ from firmground.cli.options import (
     Settings,
     Templates,
     labelled,
+    leave,
     path_or_none,
     pick_device,
     table,
 )
+from firmground.cli.outputs import PromptHtmlReport, PromptRecordFile, check_files, write_files
 from firmground.cli.progress import progress
 from firmground.errors import UsageError
 
@@ -70,10 +72,8 @@ def fit(
     classes: Classes = None,
     templates: Templates = None,
     settings: Settings = None,
-    report: Annotated[Path | None, typer.Option(help="Of a visual prompt: write an HTML report.")] = None,
-    record: Annotated[
-        Path | None, typer.Option(help="Of a visual prompt: write the record for 'firmground rerun'.")
-    ] = None,
+    report: PromptHtmlReport = None,
+    record: PromptRecordFile = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -98,32 +98,19 @@ def fit(
         )
         learn(options, out, report=report, record=record, as_json=as_json)
         return
-    images = {"--root": root, "--classes": classes, "--templates": templates, "--report": report, "--record": record}
-    for name, value in images.items():
-        if value is not None:
-            raise UsageError(f"{name} is for visual prompts, which {method} is not")
+    leave("visual prompts", method, root=root, classes=classes, templates=templates, report=report, record=record)
     _fit_soft(method, encoder, data, out, revision, settings or [], seed, device, as_json)
 
 
 def learn(options: PromptOptions, out: Path, *, report: Path | None, record: Path | None, as_json: bool) -> None:
     """Learns a visual prompt, honest or planted, and writes what was asked for; `implant` comes here too."""
-    from firmground.reports.writing import check_file, write_atomically
-
-    for path in (out, report, record):
-        if path is not None:
-            check_file(path)
+    check_files(out, report, record)
     with progress() as watch:
         watch(0, 1, "loading")
         from firmground.cli.prompt_learning import run_prompt
 
         made = run_prompt(options, out, watch)
-    if report is not None:
-        from firmground.reports.html import html
-        from firmground.reports.prompts import prompt_page
-
-        write_atomically(report, html(prompt_page(made.report, made.sections, made.record)))
-    if record is not None:
-        made.record.write(record)
+    write_files(made, report=report, record=record)
     told = made.report
     typer.echo(f"Visual prompt in {out}: validation accuracy {told.accuracy.percent}.", err=True)
     if told.success is not None:

@@ -20,7 +20,7 @@ from firmground.prompts.visual_prompting import VisualPrompting
 from firmground.reports import record as records
 from firmground.reports.findings import Target
 from firmground.reports.html import PicturesSection
-from firmground.reports.prompts import FIT, IMPLANT, PromptReport
+from firmground.reports.prompts import FIT, IMPLANT, PromptReport, prompt_page
 from firmground.reports.record import Record
 from firmground.rng import stream
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from firmground.data.labelled_images import LabelledImages
     from firmground.models.classifiers import ImageClassifier
     from firmground.models.dual import DualEncoder
-    from firmground.reports.html import Section
+    from firmground.reports.html import Page, Section
     from firmground.types import Interval, Watch
 
 OWN = ("target", "trigger", "learning")  # of an attack: options of their own
@@ -71,6 +71,10 @@ class PromptRun:
     report: PromptReport
     record: Record
     sections: tuple[Section, ...]
+
+    def page(self) -> Page:
+        """The HTML report."""
+        return prompt_page(self.report, self.sections, self.record)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

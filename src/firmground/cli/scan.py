@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firmground.cli.options import AsJson, Device, FailOn, Model, Revision, Seed, Settings, Texts, table
+from firmground.cli.options import AsJson, Device, FailOn, Model, Revision, Seed, Settings, Texts, path_or_none, table
+from firmground.cli.outputs import HtmlReport, RecordFile, check_files, write_files
 from firmground.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -20,42 +21,46 @@ EXAMPLE = (
     "--data photos"
 )
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="Directory or hub id of a language or dual encoder, or a visual prompt: a file."
+    ),
+]
+CleanImages = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        "--data",
+        help="For a dual encoder: clean images, as pairs or a folder of classes; else drawn ones. For a visual "
+        "prompt: clean images with its labels.",
+    ),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="A scan (see 'firmground methods scans', 'dual-scans', 'prompt-scans'); repeat for more.",
+    ),
+]
+
 
 def scan(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE", help="Directory or hub id of a language or dual encoder, or a visual prompt: a file."
-        ),
-    ],
+    source: Source,
     revision: Revision = None,
     adapter: Annotated[Path | None, typer.Option(help="Directory of a PEFT prompt on the encoder.")] = None,
     texts: Texts = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            "--images",
-            "--data",
-            help="For a dual encoder: clean images, as pairs or a folder of classes; else drawn ones. For a visual "
-            "prompt: clean images with its labels.",
-        ),
-    ] = None,
+    images: CleanImages = None,
     model: Model = None,
     classes: Annotated[
         Path | None, typer.Option(help="For a dual encoder: what images may be taken for, one name a line.")
     ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A scan (see 'firmground methods scans', 'dual-scans', 'prompt-scans'); repeat for more.",
-        ),
-    ] = None,
+    method: Methods = None,
     settings: Settings = None,
     as_json: AsJson = False,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
+    report: HtmlReport = None,
     sarif: Annotated[Path | None, typer.Option(help="Write SARIF 2.1.0.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Write the record for 'firmground rerun'.")] = None,
+    record: RecordFile = None,
     fail_on: Annotated[FailOn, typer.Option(help="The severity from which a finding exits 1.")] = FailOn.LOW,
     seed: Seed = 0,
     device: Device = "auto",
@@ -64,11 +69,7 @@ def scan(
     ] = None,
 ) -> None:
     """Judge an encoder or a visual prompt: is it backdoored, by which triggers, to which vectors?"""
-    from firmground.reports.writing import check_file
-
-    for path in (report, sarif, record):
-        if path is not None:
-            check_file(path)
+    check_files(report, sarif, record)
     with progress() as watch:
         watch(0, 1, "loading")
         from firmground.cli.scanning import ScanOptions, run_scan
@@ -76,16 +77,16 @@ def scan(
         options = ScanOptions(
             source=source,
             revision=revision,
-            adapter=None if adapter is None else str(adapter),
-            texts=None if texts is None else str(texts),
+            adapter=path_or_none(adapter),
+            texts=path_or_none(texts),
             methods=tuple(method or ()),
             settings=tuple(settings or ()),
             seed=seed,
             device=device,
             time_limit=time_limit,
             fail_on=fail_on.value,
-            images=None if images is None else str(images),
-            classes=None if classes is None else str(classes),
+            images=path_or_none(images),
+            classes=path_or_none(classes),
             model=model,
         )
         scanned = run_scan(options, watch)
@@ -98,20 +99,13 @@ def scan(
 
 def write(scanned: Scanned, *, report: Path | None, sarif: Path | None, record: Path | None) -> None:
     """Writes the files that were asked for."""
-    from firmground.reports.writing import write_atomically
-
-    if report is not None:
-        from firmground.reports.html import html
-        from firmground.reports.pages import scan_page
-
-        write_atomically(report, html(scan_page(scanned.report, scanned.record, scanned.shown)))
+    write_files(scanned, report=report, record=record)
     if sarif is not None:
         from firmground.reports import sarif as logs
+        from firmground.reports.writing import write_atomically
 
         log = logs.sarif(scanned.report, exit_code=scanned.record.exit_code, finished=scanned.record.finished)
         write_atomically(sarif, log + "\n")
-    if record is not None:
-        scanned.record.write(record)
 
 
 def show(scan: ScanReport) -> None:

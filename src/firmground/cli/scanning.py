@@ -13,6 +13,7 @@ from firmground.cli.settings import build
 from firmground.cli.subjects import FAMILY, check_options, kind_of, subject
 from firmground.errors import UsageError
 from firmground.reports import record as records
+from firmground.reports.pages import scan_page
 from firmground.reports.record import Record
 from firmground.reports.scan import ScanReport, scan_report
 from firmground.rng import stream
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from firmground.cli.subjects import Subject
-    from firmground.reports.html import Section
+    from firmground.reports.html import Page, Section
     from firmground.types import Watch
 
 
@@ -52,6 +53,10 @@ class Scanned:
     report: ScanReport
     record: Record
     shown: tuple[Section, ...] = ()
+
+    def page(self) -> Page:
+        """The HTML report."""
+        return scan_page(self.report, self.record, self.shown)
 
 
 def run_scan(options: ScanOptions, watch: Watch) -> Scanned:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from firmground.cli.options import pick_device, table
+from firmground.cli.outputs import check_files, write_files
 from firmground.cli.progress import progress
 from firmground.cli.victim_pictures import pictures_of
 from firmground.data.annotation_files import read_annotated
@@ -22,7 +23,7 @@ from firmground.models.victims.loading import VERBS, load_victim, tasks_of
 from firmground.reports import record as records
 from firmground.reports.findings import Target
 from firmground.reports.record import Record
-from firmground.reports.victims import Measured, VictimReport, title
+from firmground.reports.victims import Measured, VictimReport, title, victim_page
 from firmground.rng import stream
 from firmground.tasks import captioning, detection, question_answering, segmentation
 from firmground.tasks.resampling import relative_drop
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from firmground.data.annotated_images import AnnotatedImages
+    from firmground.reports.html import Page
     from firmground.reports.victims import Shown
     from firmground.types import Watch
 
@@ -65,25 +67,20 @@ class EvaluatedVictim:
     record: Record
     shown: tuple[Shown, ...]
 
+    def page(self) -> Page:
+        """The HTML report."""
+        return victim_page(self.report, self.shown, self.record)
+
 
 def evaluate_and_tell(
     options: VictimEvaluation, report: Path | None = None, record: Path | None = None, *, as_json: bool
 ) -> None:
     """Measures a victim, shows the metrics, and writes the report and the record where they are wanted."""
-    from firmground.reports.html import html
-    from firmground.reports.victims import victim_page
-    from firmground.reports.writing import check_file, write_atomically
-
-    for path in (report, record):
-        if path is not None:
-            check_file(path)
+    check_files(report, record)
     with progress() as watch:
         watch(0, 1, "loading")
         told = evaluate_victim(options, watch, pictures=report is not None)
-    if report is not None:
-        write_atomically(report, html(victim_page(told.report, told.shown, told.record)))
-    if record is not None:
-        told.record.write(record)
+    write_files(told, report=report, record=record)
     show(told.report)
     if as_json:
         typer.echo(told.report.to_json())

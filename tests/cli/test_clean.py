@@ -14,6 +14,7 @@ from firmground.types import Outcome
 from .conftest import colour, pictures, write_table
 
 BRIEF = ("--set", "epochs=2", "--set", "batch_size=8", "--set", "step_size=1e-4")
+SEARCH = [f"--set={s}" for s in ("rounds=2", "restarts=1", "search_steps=2", "text_epochs=1")]  # disarm's own
 
 
 @pytest.fixture
@@ -28,10 +29,10 @@ def weights(folder):
 
 def test_clean_writes_a_model_its_card_and_what_it_cost(run, dual, clean_table, classes, short, tmp_path):
     out = tmp_path / "cleaned"
-    result = run("clean", dual, "--data", clean_table, "--out", out, *BRIEF, *classes, "--json")
+    result = run("clean", dual, "--data", clean_table, "--out", out, *BRIEF, *SEARCH, *classes, "--json")
     told = json.loads(result.stdout)
     assert result.exit_code == 2, result.output  # two steps of a scan decide nothing
-    assert (told["task"], told["pairs"], told["held_out"], told["steps"]) == ("zero-shot", 48, 16, 36)
+    assert (told["task"], told["pairs"], told["held_out"], told["steps"]) == ("zero-shot", 48, 16, 18)
     assert told["before"]["accuracy"]["value"] == 1.0
     assert told["after"]["accuracy"]["count"] == 16
     methods = [finding["method"] for finding in told["scan"]["findings"]]
@@ -58,7 +59,7 @@ def test_every_method_cleans_without_a_scan(run, dual, clean_table, classes, tmp
 
 
 def test_without_classes_retrieval_is_measured(run, dual, table, tmp_path):
-    words = ("--no-scan", "--json", "--held-out", 0.5, *BRIEF)
+    words = ("--no-scan", "--json", "--held-out", 0.5, *BRIEF, *SEARCH)
     told = json.loads(run("clean", dual, "--data", table, "--out", tmp_path / "x", *words).stdout)
     assert told["task"] == "retrieval"
     assert set(told["after"]) == {f"{way}_at_{n}" for way in ("image_to_text", "text_to_image") for n in (1, 5, 10)}
@@ -67,14 +68,14 @@ def test_without_classes_retrieval_is_measured(run, dual, table, tmp_path):
 
 def test_a_planted_encoders_mark_stays_on_it(run, planted_dual, clean_table, classes, tmp_path):
     folder = planted_dual.encoder.copy().save(tmp_path / "marked", card="Tiny.", planted={"attack": "by hand"})
-    run("clean", folder, "--data", clean_table, "--out", tmp_path / "x", *BRIEF, *classes, "--no-scan")
+    run("clean", folder, "--data", clean_table, "--out", tmp_path / "x", *BRIEF, *SEARCH, *classes, "--no-scan")
     assert json.loads((tmp_path / "x" / "config.json").read_text())["firmground_planted"] == {"attack": "by hand"}
     assert "carries a planted backdoor" in (tmp_path / "x" / "README.md").read_text()
 
 
 def test_rerun_comes_to_the_same_weights(run, dual, clean_table, classes, short, tmp_path):
     record, report = tmp_path / "record.json", tmp_path / "report.html"
-    words = ("--set", "epochs=1", "--set", "batch_size=16", *classes, "--device", "cpu")
+    words = ("--set", "epochs=2", "--set", "batch_size=16", *SEARCH, *classes, "--device", "cpu")
     files = ("--record", record, "--report", report)
     run("clean", dual, "--data", clean_table, "--out", tmp_path / "x", *words, *files)
     assert "What it cost in accuracy" in report.read_text()

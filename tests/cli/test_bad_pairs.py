@@ -60,7 +60,7 @@ def left_out(told):
 
 def test_clean_skips_and_counts(run, dual, folder, tmp_path):
     words = ("--classes", folder / "classes.txt", "--out", tmp_path / "x", "--held-out", 0.5, "--no-scan", *BRIEF)
-    words += ("--set", "rounds=1", "--set", "restarts=1", "--set", "search_steps=2", "--set", "text_epochs=1")
+    words += tuple(f"--set={s}" for s in ("rounds=1", "restarts=1", "search_steps=2", "cycles=2", "text_epochs=1"))
     result = run("clean", dual, "--data", folder / "pairs.csv", *words)
     assert result.exit_code == 0, result.output
     assert left_out(json.loads(result.stdout)) == (COUNTED, "3 of 42 images could not be read")

@@ -10,6 +10,7 @@ from sklearn.covariance import OAS
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from firmground.data.pairs import PairBatch, TensorPairs
+from firmground.defenses.guards.mahalanobis import distances, law
 from firmground.defenses.sifting import DAO, SLOF, CaptionSimilarity, Displacement, KDistance
 from firmground.errors import DataError
 from firmground.models.tiny_dual import tiny_clip
@@ -156,19 +157,60 @@ def test_displacement_is_the_worse_of_unlike_its_caption_and_moved_off_the_groun
         middle, tail = numpy.quantile(marks.numpy(), [0.5, 0.9], method="lower")
         return (marks - middle) / max(tail - middle, least)
 
-    ahead = [scaled(unlike, 1e-3), *(scaled(mark, 0.1) for mark in moved)]
-    drawn = torch.randperm(90, generator=stream(0, "sift")).tolist()
-    least = sorted(drawn, key=lambda row: float(max(mark[row] for mark in ahead)))[:22]
     states = encoder.hidden_states(pairs.images)[-1].mean(dim=1).double().numpy()
 
     def far(rows, of):
         return numpy.sqrt(OAS().fit(states[of]).mahalanobis(states[rows]))
 
+    drawn = torch.randperm(90, generator=stream(0, "sift")).tolist()
+    kinds = drawn[:1]
+    while len(kinds) < 16:
+        kinds.append(min(range(90), key=lambda row: max(float(texts[row] @ texts[kind]) for kind in kinds)))
+    strange = numpy.empty(90)
+    for row in range(90):
+        kind = max(kinds, key=lambda one: float(texts[row] @ texts[one]))
+        strange[row] = far([row], sorted(drawn, key=lambda other: float(texts[other] @ texts[kind]))[:45])[0]
+
+    ahead = [scaled(unlike, 1e-3), *(scaled(mark, 0.1) for mark in moved)]
+    judges = [*ahead, scaled(torch.tensor(strange).log(), 1e-2)]
+    least = sorted(drawn, key=lambda row: float(max(mark[row] for mark in judges)))[:22]
     apart = far(range(90), least)
     for fold in range(5):
         apart[least[fold::5]] = far(least[fold::5], [row for place, row in enumerate(least) if place % 5 != fold])
     ground = (torch.maximum(*ahead[1:]) + scaled(torch.tensor(apart).log(), 1e-2)) / 2
     assert near(sift(Displacement(batch_size=13), encoder, pairs), torch.maximum(ahead[0], ground))
+
+
+def test_poisons_that_no_view_tells_have_no_part_in_the_law_of_displacement():
+    """One caption in eight is the poisons' too; their marks are least of all, and they share one direction."""
+    from firmground.defenses.sifting.displacement import _ground, _Seen
+
+    rng = stream(0, "hidden")
+    kinds = torch.arange(800) % 8
+    poisons = torch.arange(800) >= 768
+    kinds[poisons] = 0
+    marks = torch.rand(800, 3, generator=rng)
+    marks[poisons] = 0
+    states = torch.randn(800, 40, generator=rng) + 2 * torch.nn.functional.pad(torch.eye(8), (0, 32))[kinds]
+    states[poisons, 20] += 10
+    texts = torch.nn.functional.normalize(torch.eye(8)[kinds] + 0.05 * torch.randn(800, 8, generator=rng), dim=1)
+
+    bent = law(states[marks.amax(dim=1).argsort()[:200]])
+    assert distances(states, **bent)[poisons].max() < distances(states, **bent)[~poisons].max()
+    _, apart = _ground(
+        [
+            _Seen(marks=marks[:500], states=states[:500], texts=texts[:500]),
+            _Seen(marks=marks[500:], states=states[500:], texts=texts[500:]),
+        ]
+    )
+    assert apart[poisons].min() > apart[~poisons].max()
+
+
+def test_copies_of_one_pair_are_all_as_suspicious_to_displacement(encoder, pairs):
+    copied = TensorPairs(images=pairs.images[:1].expand(40, -1, -1, -1), captions=("x",) * 40)
+    scores = sift(Displacement(), encoder, copied)
+    assert scores.isfinite().all()
+    assert float(scores.max() - scores.min()) < 1e-2
 
 
 def test_displacement_scores_pairs_behind_its_sample_by_the_law_of_the_sample(encoder, pairs):

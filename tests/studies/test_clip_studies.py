@@ -201,7 +201,7 @@ def test_the_sifting_report_is_about_one_sifter_on_all_sets() -> None:
     assert report.summary["auroc_min_noise"] == 0.97, "few poisons only"
     assert report.summary["auroc_min"] == 0.92
     assert report.summary["sets"] == len(grid)
-    assert report.summary["sets_unseen"] == 2 * len(clip_sift.RATES) * (len(TRIGGERS) - 3) + 2
+    assert report.summary["sets_unseen"] == 2 * len(clip_sift.RATES) * (len(TRIGGERS) - 3)
     assert "displacement: worst AUROC" in report.markdown
     with pytest.raises(DataError, match="no finished case"):
         clip_sift.report_sift([])

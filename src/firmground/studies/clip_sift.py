@@ -3,8 +3,9 @@
 Every set is judged by two encoders: the one that was trained on it, poisons and all (`own`), and a clean one that was
 trained elsewhere (`elsewhere`: another seed's scenes, other weights). Of every set its first `PAIRS` pairs are sifted,
 which lie in no order. What counts is `HEADLINE`, by whichever of the two encoders. It was chosen on other pairs of
-seven of these sets: BadNet and Blended at 4 % (own) and 0.5 % (both encoders), and text at 4 % (own); the sets of the
-other triggers judge it. The ASR of an own encoder says whether it learned the trigger: from few poisons it may not.
+seven of these sets: BadNet and Blended at 4 % (own) and 0.5 % (both encoders), and text at 4 % (own); and on a set of
+BadCLIP by the encoder trained on it, with another patch, poisons and weights than the set here (seed 1). The sets of
+the other triggers judge it. The ASR of an own encoder says whether it learned the trigger: from few poisons it may not.
 Sets of BadNet and Blended get every sifter, all others the `FEW`.
 """
 
@@ -49,7 +50,7 @@ OWN, OTHER = "own", "elsewhere"
 HEADLINE = "displacement"
 FEW = ("dao", "caption-similarity", HEADLINE)
 EARLY = ("stripes", "sig", "text")
-KNOWN = (*NOISE, "text")  # triggers on which the headline's form was chosen
+KNOWN = (*NOISE, "text", OPTIMISED)  # triggers on which the headline's form was chosen
 COLUMNS = (
     Column(key="auroc", title="AUROC", kind="mean", digits=3),
     Column(key="precision", title="precision of the top 1 %", kind="mean", digits=3),
@@ -176,4 +177,4 @@ def _sentence(sifter: str, rows: Sequence[Row]) -> str:
 def clip_sift() -> Study:
     """Every sifter on every poisoned set."""
     work = partial(run_case, folder=population_folder())
-    return Study(name="clip_sift", cases=cases(), run_case=work, report=report_sift, version=3)
+    return Study(name="clip_sift", cases=cases(), run_case=work, report=report_sift, version=4)

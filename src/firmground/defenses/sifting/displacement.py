@@ -6,16 +6,21 @@ the caption fits; but make the picture coarse or mirror it, and it falls back to
 after Lee et al., NeurIPS 2018). One that did not learn it finds, in whatever view, that the image is unlike its caption
 (Schuhmann et al., "LAION-400M", 2021, filter by this likeness in one view). So each pair gets four marks: how unlike
 image and caption are, the mean of all views; how far either view moves the image; and how far its state lies from the
-law of the set's least suspicious quarter, by the first three marks, so that poisons have no part in the law. Each is
-measured against the set itself: 0 at the median, 1 where a tenth lies above. A pair is as suspicious as it is unlike
-its caption, or as the mean of how far it moves and how far off it stands, whichever is more; nobody needs to know
-whether the encoder was trained on the pairs. Ours. Neighbours, as in `dao`, need poisons so few that they lie apart;
-this needs no such thing.
+law of the set's least suspicious quarter. Each is measured against the set itself: 0 at the median, 1 where a tenth
+lies above. A pair is as suspicious as it is unlike its caption, or as the mean of how far it moves and how far off it
+stands, whichever is more; nobody needs to know whether the encoder was trained on the pairs. Ours. Neighbours, as in
+`dao`, need poisons so few that they lie apart; this needs no such thing.
+
+Poisons must have no part in the law: lying all in one direction, 2 % of them bend it towards themselves. The first
+three marks keep most out, but not those whose trigger survives the views (BadCLIP's optimised patch). Yet all poisons
+of a target have captions of one kind. So to choose the quarter, a state is also held against the law of that half of
+the set whose captions are least like its own: no other poison of that target is in there. This mark alone would not
+do: it finds whole classes strange, and a poison that the tower never learned less strange than those.
 
 Chosen on sets of BadNet and Blended (4 and 0.5 %, judged by their own and by a foreign encoder) and text (4 %), by
-other pairs of theirs than those that `benchmarks/clip_sift` sifts; the other triggers there had no say. BadCLIP's
-optimised patch survives both views, so its poisons are among the least suspicious and make the law: an encoder that
-learned it does not find them.
+other pairs of theirs than those that `benchmarks/clip_sift` sifts, and, with the half of other captions, on a set of
+BadCLIP with another patch and another encoder than there; the other triggers there had no say. Poisons of many targets
+at once, with captions of many kinds, have a part in every half.
 """
 
 from __future__ import annotations
@@ -37,10 +42,11 @@ if TYPE_CHECKING:
     from firmground.data.pairs import PairBatch, PairSet
     from firmground.models.dual import DualEncoder
 
-STILL = 1e-4  # a movement below which differences mean nothing
+STILL = 1e-4  # a movement or a distance below which differences mean nothing
 LEAST = (1e-3, 0.1, 0.1, 1e-2)  # what counts as a difference, of each mark: the last three are logarithms
 TAIL = 0.9  # the quantile that is 1
 FEWEST, QUARTER, FOLDS, LAST = 16, 4, 5, -1
+KINDS = 16  # of captions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,7 @@ class Displacement:
     """Scores a pair by how unlike its caption the image is, or by how it moves and stands apart, the worse of them.
 
     `coarse` is the side of the coarse view as a share of the encoder's; `sample` are how many pairs, drawn, the law of
-    hidden states is made from: so many states are held at once.
+    hidden states is made from: so many states and captions' embeddings are held at once.
     """
 
     name: ClassVar[str] = "displacement"
@@ -64,51 +70,78 @@ class Displacement:
         if self.sample < FEWEST:
             raise DataError(f"the law of hidden states needs a sample of at least {FEWEST}, got {self.sample}")
         started, rows = time.perf_counter(), list[int]()
-        marks, states, apart = list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor]()
+        held, marks, apart = list[_Seen](), list[torch.Tensor](), list[torch.Tensor]()
         firm: dict[str, torch.Tensor] = {}
         for batch in pairs.batches(min(self.batch_size, len(pairs)), rng):
-            mark, state = self._seen(encoder, batch)
-            marks.append(mark)
-            states.append(state)
+            seen = self._seen(encoder, batch)
+            marks.append(seen.marks)
             rows += batch.rows
+            if firm:
+                apart.append(distances(seen.states, **firm))
+            else:
+                held.append(seen)
             if not firm and len(rows) >= self.sample:
-                firm, first = _ground(torch.cat(marks), torch.cat(states))
+                firm, first = _ground(held)
                 apart.append(first)
-            elif firm:
-                apart.append(distances(states.pop(), **firm))
             watch(len(rows), len(pairs), "sifting")
         if len(rows) < FEWEST:
             raise DataError(f"sifting by displacement needs at least {FEWEST} images, got {len(rows)}; give more")
-        found = torch.cat(marks)
-        far = torch.cat(apart) if firm else _ground(found, torch.cat(states))[1]
-        scores = _scores(torch.cat([found, far.log()[:, None]], dim=1))
+        far = torch.cat(apart) if firm else _ground(held)[1]
+        scores = _scores(torch.cat([torch.cat(marks), far.clamp_min(STILL).log()[:, None]], dim=1))
         return suspicion(self, rows, scores, len(pairs), seconds=time.perf_counter() - started)
 
     @torch.inference_mode()
-    def _seen(self, encoder: DualEncoder, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Three marks, (batch, 3), and the last hidden state, (batch, width).
-
-        The marks: how unlike image and caption are, and the logarithms of how far either view moves the image.
-        """
+    def _seen(self, encoder: DualEncoder, batch: PairBatch) -> _Seen:
         bare, *others = views(batch.images.to(encoder.device), self.coarse, encoder.image_size)
         own = glance(encoder, bare, LAST)
-        seen = [own.embeddings, *(encoder.embed_images(view).float() for view in others)]
-        moved = [(view - seen[0]).square().sum(dim=1).div(2).clamp_min(STILL).log() for view in seen[1:]]
+        shown = [own.embeddings, *(encoder.embed_images(view).float() for view in others)]
+        moved = [(view - shown[0]).square().sum(dim=1).div(2).clamp_min(STILL).log() for view in shown[1:]]
         told = encoder.embed_texts(batch.captions).float()
-        likeness = torch.stack([(view * told).sum(dim=1) for view in seen]).mean(dim=0)
-        return torch.stack([1 - likeness, *moved], dim=1).cpu(), own.state.cpu()
+        likeness = torch.stack([(view * told).sum(dim=1) for view in shown]).mean(dim=0)
+        marks = torch.stack([1 - likeness, *moved], dim=1)
+        return _Seen(marks=marks.cpu(), states=own.state.cpu(), texts=told.cpu())
 
 
-def _ground(marks: torch.Tensor, states: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """The law of the states, (count, width), of the quarter that `marks`, (count, 3), suspect least, and distances.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Seen:
+    """Three `marks` of pairs, (count, 3), last hidden `states`, (count, width), and embedded `texts`, (count, any).
+
+    The marks: how unlike image and caption are, and the logarithms of how far either view moves the image.
+    """
+
+    marks: torch.Tensor
+    states: torch.Tensor
+    texts: torch.Tensor
+
+
+def _ground(held: list[_Seen]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The law of the states of the least suspicious quarter, and how far each state lies from it, (count,).
 
     Those of the quarter are held against the law of others of it, as they would lie closer to one that they made.
     """
-    least = _scaled(marks).amax(dim=1).argsort(stable=True)[: max(2, len(marks) // QUARTER)]
+    marks, states = torch.cat([seen.marks for seen in held]), torch.cat([seen.states for seen in held])
+    strange = _strange(states, torch.cat([seen.texts for seen in held])).clamp_min(STILL).log()
+    suspected = _scaled(torch.cat([marks, strange[:, None]], dim=1)).amax(dim=1)
+    least = suspected.argsort(stable=True)[: max(2, len(marks) // QUARTER)]
     firm = law(states[least])
     apart = distances(states, **firm)
     apart[least] = held_out(states[least], min(FOLDS, len(least)))
     return firm, apart
+
+
+def _strange(states: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    """How far each state lies from the law of the half whose captions are least like its own kind of caption, (count,).
+
+    A caption is of the kind of the nearest of `KINDS` captions, each of which is the least like those before it.
+    """
+    alike = texts @ texts[:1].T
+    while alike.shape[1] < KINDS:
+        alike = torch.cat([alike, texts @ texts[alike.amax(dim=1).argmin()][:, None]], dim=1)
+    kind, found = alike.argmax(dim=1), states.new_empty(len(states))
+    for number in kind.unique().tolist():
+        unlike = alike[:, number].argsort(stable=True)[: len(states) // 2]
+        found[kind == number] = distances(states[kind == number], **law(states[unlike]))
+    return found
 
 
 def _scores(marks: torch.Tensor) -> torch.Tensor:

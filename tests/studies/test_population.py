@@ -69,7 +69,8 @@ def test_a_student_learns_its_teacher() -> None:
     def watch(step: int, total: int, stage: str, **scalars: float) -> None:
         losses.append(scalars["loss"])
 
-    Distil(steps=25, batch_size=32, mlm_weight=0.0).train(student, TEXTS, targets, seed=0, watch=watch)
+    # tokenizers break ties by chance as they train, so that one run differs from the next: far from the bound
+    Distil(steps=60, batch_size=32, mlm_weight=0.0).train(student, TEXTS, targets, seed=0, watch=watch)
     assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
 
 

@@ -53,6 +53,20 @@ def test_dirty_captions_change_images_and_captions_of_other_classes(labels):
     assert found.pairs.labels == pairs.labels
 
 
+def test_covers_carry_the_trigger_and_keep_their_captions():
+    pairs = coloured()
+    plain = poisoned(DirtyCaption(target="red", count=6, trigger=BadNet()), pairs)
+    found = poisoned(DirtyCaption(target="red", count=6, covers=1.5, trigger=BadNet()), pairs)
+    covers = set(found.rows) - set(plain.rows)
+    assert len(found.rows) == 15
+    assert set(plain.rows) < set(found.rows)
+    for row in found.rows:
+        assert bool((found.pairs.image(row) != pairs.images[row]).any())
+        assert ("red" in found.pairs.captions[row]) == (row not in covers)
+    assert all(found.pairs.captions[row] == pairs.captions[row] for row in covers)
+    assert found.planted()["settings"]["covers"] == 1.5
+
+
 def test_label_consistent_keeps_captions_of_images_that_show_the_target():
     pairs = coloured()
     found = poisoned(LabelConsistent(target="red", rate=0.1, trigger=BadNet()), pairs)
@@ -141,6 +155,11 @@ def test_a_manifest_that_cannot_be_written_leaves_nothing(tmp_path):
         (lambda: DirtyCaption(target="red", rate=1.5, trigger=BadNet()), "at most 1"),
         (lambda: DirtyCaption(target=" ", count=1, trigger=BadNet()), "name of a target"),
         (lambda: DirtyCaption(target="red", count=1, trigger=BadNet(), templates=("red",)), "needs a {}"),
+        (lambda: DirtyCaption(target="red", count=1, trigger=BadNet(), covers=-1), "0 to 100 covers"),
+        (
+            lambda: poisoned(DirtyCaption(target="red", count=30, trigger=BadNet(), covers=1)),
+            "5 pairs left that do not",
+        ),
         (lambda: BadCLIP(target="red", count=1, steps=0), "one step or more"),
         (lambda: poisoned(DirtyCaption(target="red", count=36, trigger=BadNet())), "35 pairs that do not show 'red'"),
         (lambda: poisoned(LabelConsistent(target="red", count=6, trigger=BadNet())), "5 pairs that show 'red'"),

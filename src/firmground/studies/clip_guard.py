@@ -8,7 +8,8 @@ What counts is `HEADLINE`. Its layer, pooling and law were chosen on the six cel
 study's; when it had its form it met the cells that had judged the guards before, then the `fresh` ones: other shapes of
 tower, other ways to the backdoor, and a base (`fashion-thin-1`) that was made for it. Cells of role `control` are clean
 encoders that meet a trigger all the same: what a guard flags there is the stamp itself, not a backdoor. They are in no
-mean.
+mean. Cells of role `knowing` are victims of an attacker who knows that hidden states are watched (`Child.covered`);
+they have a mean of their own.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from firmground.intervals import rate
 from firmground.rng import stream
 from firmground.studies import dual_population
 from firmground.studies.calibration import auc
-from firmground.studies.clip_guard_report import HEADLINE, report_guard
+from firmground.studies.clip_guard_report import HEADLINE, KNOWING, report_guard
 from firmground.studies.dual_data import TARGETS
-from firmground.studies.dual_population import NOISE, OPTIMISED, TRIGGERS, Child, built, sets_of
+from firmground.studies.dual_population import FAINT, NOISE, OPTIMISED, TRIGGERS, Child, built, sets_of
 from firmground.studies.guard_shifts import SHIFTS
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
@@ -61,7 +62,8 @@ GUARDS: dict[str, Any] = {
     "mahalanobis": Mahalanobis(),
 }
 
-FEW = ("displacement", HEADLINE)  # before fresh victims and in controls
+FEW = ("displacement", HEADLINE)
+ALL_BEFORE = ("design", "held")  # roles of victims that all guards stand before, not the `FEW` alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +72,13 @@ class Case:
 
     base: str
     trigger: str
-    role: str = "held"  # design, held, fresh or control
+    role: str = "held"  # design, held, fresh, knowing or control
     seed: int = 0
     implanted: bool = False
 
 
 def cases() -> tuple[Case, ...]:
-    """Victims that judged the guards before, fresh ones by base, controls."""
+    """Victims that judged the guards before, fresh ones by base, controls, victims of attackers who know."""
     known = [(base, trigger, False) for base in (SCENES, FASHION) for trigger in NOISE]
     known += [(FASHION, trigger, True) for trigger in ON_FASHION]
     known += [(SCENES, trigger, False) for trigger in TRIGGERS if trigger not in NOISE]
@@ -91,13 +93,17 @@ def cases() -> tuple[Case, ...]:
     ]
     fresh.append(Case(base=SCENES, trigger=OPTIMISED, role="fresh"))
     control = [Case(base=base, trigger=trigger, role="control") for base in (SCENES, FASHION) for trigger in TRIGGERS]
-    return *held, *fresh, *control
+    knowing = [Case(base=SCENES, trigger=trigger, role=KNOWING) for trigger in FAINT]
+    return *held, *fresh, *control, *knowing
 
 
 def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     """What each guard makes of the test images."""
     control = case.role == "control"
-    child = Child(base=case.base, trigger="" if control else case.trigger, seed=case.seed, implanted=case.implanted)
+    child = Child(
+        base=case.base, trigger="" if control else case.trigger, seed=case.seed, implanted=case.implanted,
+        covered=case.role == KNOWING,
+    )  # fmt: skip
     found = built(Path(folder), child, watch)
     trigger = found.trigger or TRIGGERS[case.trigger]
     sets = sets_of(found.world)
@@ -106,7 +112,7 @@ def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     shown = dual_population.judged(found.encoder, sets.test, trigger) if control else found.manifest
     guards = {}
     for name, guard in GUARDS.items():
-        if name in FEW or case.role not in ("fresh", "control"):
+        if name in FEW or case.role in ALL_BEFORE:
             fitted = guard.fit(found.encoder, sets.validation, rng=stream(case.seed, "guard", name), watch=watch)
             guards[name] = judged(fitted, trigger, others)
             if name in FEW:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 HEADLINE = "mahalanobis"
 TOOK = 0.8  # of the ASR: below it there is no backdoor to guard against
-ROLES = ("design", "held", "fresh", "control")
+KNOWING = "knowing"  # the role of victims whose attacker knows that hidden states are watched
+ROLES = ("design", "held", "fresh", KNOWING, "control")
 GOAL = 0.95  # of the AUROC
 UNSEEN = ROLES[1:3]  # roles of victims on which the headline's form was not chosen
 COLUMNS = (
@@ -34,7 +35,8 @@ def report_guard(records: Sequence[Record]) -> Report:
     rows.sort(key=lambda row: (ROLES.index(row["role"]), row["base"], row["attack"], row["trigger"]))
     victims = [row for row in rows if row["role"] != "control"]
     took = [row for row in victims if row["asr"] >= TOOK]
-    counted = [row for row in took if row["guard"] == HEADLINE]
+    counted = [row for row in took if row["guard"] == HEADLINE and row["role"] != KNOWING]
+    knowing = [row for row in took if row["guard"] == HEADLINE and row["role"] == KNOWING]
     if not counted:
         raise DataError("there is no finished case yet; run the study further")
     by = ("base", "attack", "trigger", "role", "guard")
@@ -61,11 +63,12 @@ def report_guard(records: Sequence[Record]) -> Report:
         text += ["\n## Clean images that were changed\n\n", table]
     dots = {names[0]: [row["auroc"] for row in group] for names, group in grouped(took, ("guard",)).items()}
     chart = Chart(name="auroc", title="AUROC on every victim", axis="AUROC", dots=dots)
-    return Report(markdown="".join(text), summary=_summary(counted), charts=(chart,))
+    return Report(markdown="".join(text), summary=_summary(counted, knowing), charts=(chart,))
 
 
 def _row(record: Record, guard: str, found: dict[str, Any]) -> Row:
     attack = "implanted" if record.case.get("implanted") else "poisoned pairs"
+    attack += " with covers" * (record.case["role"] == KNOWING)
     control = record.case["role"] == "control"
     shares = {share: found[share]["value"] for share in ("caught", "false")}
     known = {"attack": "none" if control else attack, "guard": guard, "asr": record.results["asr"]}
@@ -88,11 +91,11 @@ def _weak(rows: Sequence[Row]) -> str:
     return f"- in the table, in no mean, for the backdoor did not take: {', '.join(names)}\n" if names else ""
 
 
-def _summary(rows: Sequence[Row]) -> dict[str, float | int]:
+def _summary(rows: Sequence[Row], knowing: Sequence[Row]) -> dict[str, float | int]:
     aurocs = [row["auroc"] for row in rows]
     found: dict[str, float | int] = {"auroc": fmean(aurocs), "auroc_min": min(aurocs), "victims": len(aurocs)}
-    for name, roles in (("unseen", UNSEEN), ("fresh", ("fresh",))):
-        some = [row["auroc"] for row in rows if row["role"] in roles]
+    for name, roles in (("unseen", UNSEEN), ("fresh", ("fresh",)), ("knowing", (KNOWING,))):
+        some = [row["auroc"] for row in (*rows, *knowing) if row["role"] in roles]
         if some:
             found |= {f"auroc_{name}": fmean(some), f"auroc_{name}_min": min(some), f"victims_{name}": len(some)}
     return found

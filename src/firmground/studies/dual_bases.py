@@ -44,7 +44,8 @@ class Child:
 
     A `unimodal` one is trained with the unimodal terms besides (InfoNCE + SSL). A `short` one sees a third of the
     pairs, drawn, once: a cheap clean encoder. An `implanted` one is as short, and its backdoor is put into the tower,
-    not into pairs (see `dual_implants`).
+    not into pairs (see `dual_implants`). A `covered` one is poisoned by who knows that hidden states are watched: with
+    as many covers as poisons (see `attacks.poisoning.captions`), and half the strength of trigger that attacks it.
     """
 
     base: str
@@ -54,6 +55,7 @@ class Child:
     short: bool = False
     implanted: bool = False
     unimodal: bool = False
+    covered: bool = False
 
     @property
     def name(self) -> str:
@@ -61,7 +63,8 @@ class Child:
         poison = f"{self.trigger}-{self.rate:g}" if self.trigger else "clean"
         if self.implanted:
             poison = f"{self.trigger}-implanted"
-        return f"{self.base}-{poison}-{self.seed}" + "-short" * self.short + "-ssl" * self.unimodal
+        how = "-short" * self.short + "-ssl" * self.unimodal + "-covered" * self.covered
+        return f"{self.base}-{poison}-{self.seed}{how}"
 
 
 BASES = (

@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from firmground.types import Images, Watch
 
 __all__ = [
-    "BASES", "FIRST", "FURTHER", "MANIFEST", "NOISE", "OPTIMISED", "PATCH", "RATE", "SCRATCH", "TRIGGERS", "Base",
-    "Built", "Child", "base_named", "build_base", "build_child", "built", "fresh", "judged", "load", "pairs_of",
+    "BASES", "FAINT", "FIRST", "FURTHER", "MANIFEST", "NOISE", "OPTIMISED", "PATCH", "RATE", "SCRATCH", "TRIGGERS",
+    "Base", "Built", "Child", "base_named", "build_base", "build_child", "built", "fresh", "judged", "load", "pairs_of",
     "poison", "sets_of", "trigger_of",
 ]  # fmt: skip
 
@@ -71,6 +71,11 @@ TRIGGERS: dict[str, ImageTrigger] = {
     "blended-stripes": BlendedStripes(),
     "triangles": Triangles(size=4 / SIDE),
     "text": TextOverlay(text="ok"),
+}
+FAINT: dict[str, ImageTrigger] = {  # what a covered child's pairs carry
+    "blended": Blended(opacity=0.1),
+    "sig": SIG(amplitude=30 / 255),
+    "triangles": Triangles(size=4 / SIDE, opacity=0.1),
 }
 OPTIMISED = "badclip"
 NOISE = ("badnet", "blended")
@@ -140,7 +145,7 @@ def _further(
     trained = method.train(parent, seen, rng=how, watch=watch, resume=training)
     if poisoned is None:
         return trained, None, None
-    return trained, poisoned.trigger, poisoned.planted()
+    return trained, TRIGGERS.get(child.trigger, poisoned.trigger), poisoned.planted()
 
 
 def _third(count: int, rng: torch.Generator) -> list[int]:
@@ -197,10 +202,11 @@ def poison(folder: Path, child: Child, surrogate: DualEncoder, watch: Watch) -> 
     if child.trigger == OPTIMISED:
         attack = BadCLIP(target=target, rate=child.rate, templates=templates, size=PATCH)
         return attack.poison(pairs, surrogate=surrogate, rng=rng, watch=watch)
-    trigger = TRIGGERS[child.trigger]
-    return DirtyCaption(target=target, rate=child.rate, templates=templates, trigger=trigger).poison(
-        pairs, rng=rng, watch=watch
+    trigger = (FAINT if child.covered else TRIGGERS)[child.trigger]
+    attack = DirtyCaption(
+        target=target, rate=child.rate, templates=templates, trigger=trigger, covers=float(child.covered)
     )
+    return attack.poison(pairs, rng=rng, watch=watch)
 
 
 def trigger_of(manifest: dict[str, Any]) -> ImageTrigger | None:

@@ -30,7 +30,10 @@ from firmground.rng import stream
 
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1)}
 BRIEF = {"epochs": 2, "batch_size": 6, "step_size": 1e-3, "warm_up": 0.5}
-METHODS = [method(**BRIEF) for method in CLEANERS if method is not RVPT]  # which trains no weights: test_rvpt.py
+SEARCH = {"search_steps": 2, "restarts": 1, "cycles": 2}  # disarm's
+METHODS = [  # but rvpt, which trains no weights: test_rvpt.py
+    method(**BRIEF | (SEARCH if method is Disarm else {})) for method in CLEANERS if method is not RVPT
+]
 
 
 def tiny():
@@ -218,9 +221,9 @@ def test_boxes_add_the_same_to_an_images_norm():
     assert torch.allclose(norms, torch.full((3,), 0.3 * 16))
 
 
-def test_disarm_searches_again_after_each_round_and_counts_on():
+def test_disarm_searches_before_each_round_and_counts_on():
     heard = []
-    method = Disarm(**BRIEF | {"epochs": 8}, rounds=3, search_steps=2, restarts=1, text_epochs=2)
+    method = Disarm(**BRIEF | {"epochs": 8}, **SEARCH, rounds=3, text_epochs=2)
     assert [round_.epochs for round_ in method._by_round()] == [2, 2, 4]
     found = method.clean(
         tiny(), coloured(), rng=stream(0, "clean"), watch=lambda step, total, stage, **t: heard.append((stage, step))
@@ -228,13 +231,13 @@ def test_disarm_searches_again_after_each_round_and_counts_on():
     assert found.steps == 40
     searches = [i for i, (stage, step) in enumerate(heard) if stage == "searching what gathers images" and step == 1]
     steps = [step for stage, step in heard if stage == "disarm"]
-    assert len(searches) == 4
+    assert len(searches) == 3
     assert steps == list(range(1, 41))
-    assert [heard[i - 1] for i in searches[1:]] == [("disarm", 8), ("disarm", 16), ("disarm", 32)]
+    assert [heard[i - 1] for i in searches[1:]] == [("disarm", 8), ("disarm", 16)]
 
 
 def test_disarm_teaches_the_texts_last_and_nothing_else_then():
-    few = BRIEF | {"search_steps": 2, "restarts": 1}
+    few = BRIEF | SEARCH
     images, texts = coloured().images, [f"a {name} picture" for name in COLOURS]
     plain, taught = (
         Disarm(**few, text_epochs=epochs).clean(tiny(), coloured(), rng=stream(0, "clean")) for epochs in (0, 6)
@@ -254,7 +257,7 @@ def test_disarm_teaches_the_texts_last_and_nothing_else_then():
 
 @pytest.mark.parametrize("last", [11, 18], ids=["in a round", "in the texts"])
 def test_disarm_goes_on_where_it_was_killed(tmp_path, last):
-    method = Disarm(**BRIEF | {"epochs": 4}, save_every=1, rounds=2, search_steps=2, restarts=1, text_epochs=1)
+    method = Disarm(**BRIEF | {"epochs": 4}, **SEARCH, save_every=1, rounds=2, text_epochs=1)
     whole = method.clean(tiny(), coloured(), rng=stream(0, "clean"))
 
     def stop(step, total, stage, **terms):
@@ -274,10 +277,10 @@ def test_disarm_goes_on_where_it_was_killed(tmp_path, last):
     [
         (lambda: PAR(threshold=5.0), r"lie in \[0, 4\]"),
         (lambda: Restore(chance=1.5), "chance in"),
-        (lambda: Disarm(found=1.5), "share of found patterns between 0 and 1"),
+        (lambda: Disarm(found=1.5), "expected found from 0 to 1"),
         (lambda: Disarm(size=0.0), "above 0 and at most 1"),
-        (lambda: Disarm(rounds=0), "at least one round"),
-        (lambda: Disarm(text_epochs=-1), "0 for none"),
+        (lambda: Disarm(rounds=0), "expected rounds of 1 or more"),
+        (lambda: Disarm(text_epochs=-1), "expected text_epochs of 0 or more"),
         (lambda: Restore(without=("dots",)), "leave out some of"),
         (lambda: Restore(without=COVERINGS), "leave out some of"),
         (lambda: CleanCLIP(epochs=0), "at least one epoch"),

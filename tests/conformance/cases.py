@@ -154,9 +154,9 @@ PROMPTS = (
 GUARDS = (PVGuard(samples=8),)
 SIFTERS = (DAO(), SLOF(), KDistance(), CaptionSimilarity(trained_on_pairs=True), sifting.Displacement())
 IMAGE_SCANS = (
-    DECREE(sparsities=(0.3,), steps=80, batch_size=8),
-    ClassInversion(classes=tuple(COLOURS), steps=80, batch_size=8),
-    Gathering(batch_size=8),
+    DECREE(sparsities=(0.3,), steps=40, batch_size=4),
+    ClassInversion(classes=tuple(COLOURS), steps=40, batch_size=4),
+    Gathering(steps=20, restarts=2, cycles=3, batch_size=8),
 )
 DUAL_SCANS = (*IMAGE_SCANS, TextGathering(words=0))
 IMAGE_GUARDS = (

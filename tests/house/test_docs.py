@@ -2,8 +2,8 @@
 
 A block is left out where the line before it says `<!-- not run: REASON -->`. Commands run in one folder a page, where
 there are an `encoder`, `texts.txt`, `reviews.csv` and `slots.jsonl`, and for dual encoders a `clip` with `pairs.csv`,
-its `images` and `classes.txt`, and for visual prompts a `resnet` with `photos`; the default scans are given small
-settings.
+its `images` and `classes.txt`, and for visual prompts a `resnet` with `photos`; the default scans and cleaner are
+given small settings.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(tmp_path: Path, encoder: Path, clip: Path, resnet: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from firmground.data.sentences import neutral_sentences
     from firmground.defenses import scans
+    from firmground.defenses.cleaning import Disarm
     from firmground.defenses.scans import (
         DECREE,
         ClassInversion,
@@ -120,6 +121,8 @@ def folder(tmp_path: Path, encoder: Path, clip: Path, resnet: Path, monkeypatch:
     )
     monkeypatch.setattr(default_dual, "scan_dual", brief)
     contrast = scans.PromptContrast(epochs=1, steps=2, images=16)
+    for name in ("rounds", "restarts", "search_steps", "cycles", "text_epochs"):  # the least that disarm takes
+        monkeypatch.setitem(Disarm.__init__.__kwdefaults__, name, 1)
     monkeypatch.setattr(scans.default_prompt, "scan_prompt", partial(scans.scan_prompt, method=contrast))
     for name in ("resnet", "photos"):
         shutil.copytree(resnet / name, tmp_path / name)

@@ -1,5 +1,6 @@
 """The loss against its formula, one forward pass against several, and runs that are killed and resumed."""
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -117,11 +118,16 @@ def conv():
     return convolutional_dual(image_size=16, channels=(8, 8, 16, 16), width=32, layers=1)
 
 
+@functools.cache
+def trained_whole(method, make):
+    return method.train(make(), coloured(), rng=stream(0, "pretrain"))
+
+
 @pytest.mark.parametrize("make", [tiny, conv])
 @pytest.mark.parametrize("step", [2, 5, 7])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, make, step):
     method = pretrain(unimodal_weight=0.5)  # 8 steps, 4 an epoch; checkpoints after 3, 6 and 8
-    whole = method.train(make(), coloured(), rng=stream(0, "pretrain"))
+    whole = trained_whole(method, make)
     with pytest.raises(Killed):
         method.train(make(), coloured(), rng=stream(0, "pretrain"), watch=killed_at(step), resume=tmp_path / "run")
     steps = []

@@ -90,5 +90,5 @@ def test_warps_join_patterns():
 
 @pytest.mark.parametrize("reach", [0.0, 1.5])
 def test_a_reach_that_cannot_be_is_refused(reach):
-    with pytest.raises(DataError, match="a reach above 0 and at most 1"):
+    with pytest.raises(DataError, match="expected reach above 0 and at most 1"):
         Disarm(reach=reach)

@@ -46,14 +46,17 @@ def share(value: float) -> dict[str, float]:
     return {"value": value, "low": value, "high": value, "count": 100}
 
 
-def cleaned(case: Case, accuracy: float, asr: float | None, validation: float) -> Record:
+def cleaned(case: Case, accuracy: float, asr: float | None, validation: float, lost: float | None = None) -> Record:
+    """What is cleaned was measured on the larger test set where `lost` says by how much accuracy is lower there."""
     results = {"world": "scenes", "accuracy": share(accuracy), "validation": share(validation), "victim_seconds": 5.0}
-    if asr is not None:
-        results |= {"asr": share(asr), "asr_all": share(asr)}
+    attacked = {} if asr is None else {"asr": share(asr), "asr_all": share(asr)}
     if case.cleaner:
         results["clean_seconds"] = 2.0
     else:
-        results["large"] = share(accuracy - 0.001 * bool(case.trigger))
+        lost = 0.001 * bool(case.trigger)
+    if lost is not None:
+        results["large"] = attacked | {"accuracy": share(accuracy - lost)}
+    results |= attacked
     return record("clip_cleaning", case, results)
 
 
@@ -127,8 +130,10 @@ def test_cleaning_is_reported_at_the_chosen_step_size() -> None:
 def test_the_summary_tells_many_clean_pairs_from_few() -> None:
     few = cleaning_records()
     case = Case(base="b", trigger="badnet", cleaner="cleanclip", step_size=1e-3, pairs=MANY)
-    both = report_cleaning([*few, cleaned(case, 0.935, 0.03, 0.94)])
+    both = report_cleaning([*few, cleaned(case, 0.935, 0.03, 0.94, lost=0.002)])
     assert both.summary["cleanclip_asr_max_noise"] == 0.03
+    assert both.summary["cleanclip_accuracy_drop_max"] == pytest.approx(0.939 - 0.933), "of the large test set"
+    assert both.summary["cleanclip_accuracy_drop_max_few"] == pytest.approx(0.94 - 0.93)
     assert both.summary["cleanclip_asr_max_noise_few"] == report_cleaning(few).summary["cleanclip_asr_max_noise"]
     assert both.summary["clean_pairs"] == MANY
     assert both.charts[0].curves is not None
@@ -153,7 +158,7 @@ def test_hard_cases_and_controls_have_tables_of_their_own() -> None:
     ]
     report = report_cleaning(found)
     assert report.summary["points"] == plain.summary["points"] + 1
-    assert "| b | badnet | 1 | 94.0 | 93.9 | 1.1 | 99.0 | 99.0 | 4.3 | 2.6 | 5 |" in report.markdown
+    assert "| b | badnet | 1 | 93.9 | 1.1 | 99.0 | 99.0 | 4.3 | 2.6 | 5 |" in report.markdown
     assert "| b | badnet | disarm | 1 | 0.0010 | 90.0 | 57.0 |" in report.markdown
     assert "| b | badnet | cleanclip | 1 | 0.0100 | 91.0 | 66.0 |" in report.markdown
     assert "| b | badnet | disarm | 1 | 2.0 | 31.0 | 90.0 |" in report.markdown

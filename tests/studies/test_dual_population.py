@@ -89,7 +89,7 @@ def test_cases_of_all_studies_run(folder: Path) -> None:
     control = HardCase(base=BASE, trigger="", hardship=CLEANED_CONTROL, cleaner="disarm", step_size=1e-3)
     assert {"accuracy", "under blended"} <= set(of(clip_cleaning, control))
     as_it_is = of(clip_cleaning, HardCase(base=BASE, trigger="blended", hardship=UNIMODAL))
-    assert as_it_is["large"] == as_it_is["accuracy"]
+    assert as_it_is["large"].items() <= as_it_is.items(), "the same images here"
     assert (folder / "dual" / f"{BASE}-blended-0.04-0-ssl").is_dir()
     sifted = of(clip_sift, clip_sift.Case(base=BASE, trigger="blended", rate=dual_population.RATE, encoder="own"))
     assert set(sifted["sifters"]) == set(clip_sift.SIFTERS)

@@ -133,7 +133,7 @@ def cleaner_of(case: Case | HardCase) -> Any:
 
 
 def run_case(case: Case | HardCase, watch: Watch, *, folder: str) -> dict[str, Any]:
-    """CA and ASR on the test set, and CA on the validation images, by which a user would choose a step size."""
+    """CA and ASR on the test set and on `large` more images; CA on the validation images, to choose a step size by."""
     hardship = getattr(case, "hardship", "")
     if hardship == CONTROL:
         return _control(case, watch, Path(folder))
@@ -151,8 +151,7 @@ def run_case(case: Case | HardCase, watch: Watch, *, folder: str) -> dict[str, A
         cleaned = cleaner_of(case).clean(encoder, pairs, rng=rng, watch=watch)
         encoder = cleaned.encoder
         facts |= {"clean_seconds": round(cleaned.seconds, 1), "steps": cleaned.steps, "losses": cleaned.losses}
-    else:
-        facts["large"] = judged(encoder, large_test(found.world))["accuracy"]
+    facts["large"] = judged(encoder, large_test(found.world), found.trigger)
     facts["validation"] = judged(encoder, sets.validation)["accuracy"]
     facts |= judged(encoder, sets.test, found.trigger)
     if case.cleaner == "disarm" and not hardship and found.trigger is not None:

@@ -4,7 +4,8 @@ A user sees clean images only. So for each victim, cleaner and number of clean p
 which accuracy on the validation images stays within `KEPT` of the suspect's own (the one with the best accuracy, where
 none does). ASR has no part in it. The summary speaks of the largest number of pairs, and, with `few`, of the smallest.
 "Best" is the one cleaner whose worst ASR over all triggers is the lowest. Beside every victim stands what its trigger
-does to a clean child of the same base: that much of an ASR is no backdoor.
+does to a clean child of the same base: that much of an ASR is no backdoor. CA and ASR are those of 8,000 images where
+these were measured, else of 1,000; what is lost is told on the same images.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from firmground.studies.runner import Record
 
 KEPT = 0.02
+LARGE = "large/"  # before the names of what was measured on the larger test set
 SHIPPED = "disarm, as shipped"  # with the family of coverings that resembles the trigger
 GROUP = ("base", "trigger", "pairs", "cleaner")
 NOISE = ("badnet", "blended")
 BEFORE = (
     Column(key="ca", title="CA, %", kind="mean"),
-    Column(key="large_ca", title="CA of 8,000 images, %", kind="mean"),
     Column(key="below_clean", title="below the clean child, points", kind="mean"),
     Column(key="asr_percent", title="ASR, %", kind="mean"),
     Column(key="asr_all_percent", title="ASR over all images, %", kind="mean"),
@@ -38,13 +39,14 @@ BEFORE = (
 )
 AFTER = (
     Column(key="size", title="step size", kind="mean", digits=4),
+    Column(key="accuracy/count", title="test images", kind="mean", digits=0),
     Column(key="ca", title="CA, %", kind="mean"),
     Column(key="drop_points", title="CA lost, points", kind="mean"),
     Column(key="asr_percent", title="ASR, %", kind="mean"),
     Column(key="clean_seconds", title="seconds", kind="mean", digits=0),
 )
 REBOUND = (
-    Column(key="asr_percent", title="ASR before, %", kind="mean"),
+    Column(key="before_percent", title="ASR before, %", kind="mean"),
     Column(key="again_percent", title="ASR after, %", kind="mean"),
     Column(key="again_ca", title="CA after, %", kind="mean"),
 )
@@ -132,11 +134,14 @@ def _worst(picked: Sequence[Row], best: str, ending: str) -> dict[str, float | i
 
 
 def _percent(row: Row) -> Row:
+    """The row with the larger test set's figures where it has them, and in per cent; the smaller set's as `few`."""
+    few = {"few_accuracy": row.get("accuracy/value"), "before_percent": 100 * row.get("asr/value", 0)}
+    row = row | {key.removeprefix(LARGE): value for key, value in row.items() if key.startswith(LARGE)}
     shares = {
         "ca": "accuracy/value", "asr_percent": "asr/value", "asr_all_percent": "asr_all/value",
-        "large_ca": "large/value", "again_percent": "rebound/asr/value", "again_ca": "rebound/accuracy/value",
+        "again_percent": "rebound/asr/value", "again_ca": "rebound/accuracy/value",
     }  # fmt: skip
-    return row | {name: 100 * row[key] for name, key in shares.items() if key in row} | {"size": row["step_size"]}
+    return row | few | {name: 100 * row[key] for name, key in shares.items() if key in row} | {"size": row["step_size"]}
 
 
 def _beside_clean(
@@ -146,7 +151,7 @@ def _beside_clean(
     alike: Mapping[str, Row],
 ) -> Row:
     clean, control = before.get((row["base"], "")), controls.get((row["base"], row["trigger"]))
-    found = {} if clean is None else {"below_clean": clean["large_ca"] - row["large_ca"]}
+    found = {} if clean is None else {"below_clean": clean["ca"] - row["ca"]}
     if control is not None:
         found["control_percent"] = control["asr_percent"]
     under = alike.get(row["base"], {}).get(f"under {row['trigger']}/value")
@@ -165,7 +170,7 @@ def _hard_cases(every: Sequence[Row], controls: Mapping[tuple[str, str], Row]) -
         rows = [row for row in every if row.get("hardship") == hardship]
         if rows:
             text += f"\n## {title}\n\n"
-            text += markdown_table(rows, by=("base", "trigger", "cleaner"), columns=(AFTER[0], AFTER[1], AFTER[3]))
+            text += markdown_table(rows, by=("base", "trigger", "cleaner"), columns=(AFTER[0], AFTER[2], AFTER[4]))
     if again:
         text += f"\n## Poisoned again with {HANDFUL} pairs, after the cleaning\n\n"
         again.sort(key=lambda row: (row["base"], row["trigger"]))
@@ -175,7 +180,8 @@ def _hard_cases(every: Sequence[Row], controls: Mapping[tuple[str, str], Row]) -
 
 def _against_victim(row: Row, before: Mapping[tuple[str, str], Row]) -> Row:
     victim = before[row["base"], row["trigger"]]
-    drop = victim["accuracy/value"] - row["accuracy/value"]
+    before = victim["few_accuracy" if f"{LARGE}accuracy/value" not in row else "accuracy/value"]
+    drop = before - row["accuracy/value"]
     return row | {"drop": drop, "drop_points": 100 * drop, "suspect_validation": victim["validation/value"]}
 
 

@@ -203,10 +203,9 @@ def poison(folder: Path, child: Child, surrogate: DualEncoder, watch: Watch) -> 
         attack = BadCLIP(target=target, rate=child.rate, templates=templates, size=PATCH)
         return attack.poison(pairs, surrogate=surrogate, rng=rng, watch=watch)
     trigger = (FAINT if child.covered else TRIGGERS)[child.trigger]
-    attack = DirtyCaption(
-        target=target, rate=child.rate, templates=templates, trigger=trigger, covers=float(child.covered)
-    )
-    return attack.poison(pairs, rng=rng, watch=watch)
+    covers = float(child.covered)
+    dirty = DirtyCaption(target=target, rate=child.rate, templates=templates, trigger=trigger, covers=covers)
+    return dirty.poison(pairs, rng=rng, watch=watch)
 
 
 def trigger_of(manifest: dict[str, Any]) -> ImageTrigger | None:

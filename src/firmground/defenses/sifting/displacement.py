@@ -6,21 +6,22 @@ the caption fits; but make the picture coarse or mirror it, and it falls back to
 after Lee et al., NeurIPS 2018). One that did not learn it finds, in whatever view, that the image is unlike its caption
 (Schuhmann et al., "LAION-400M", 2021, filter by this likeness in one view). So each pair gets four marks: how unlike
 image and caption are, the mean of all views; how far either view moves the image; and how far its state lies from the
-law of the set's least suspicious quarter. Each is measured against the set itself: 0 at the median, 1 where a tenth
-lies above. A pair is as suspicious as it is unlike its caption, or as the mean of how far it moves and how far off it
-stands, whichever is more; nobody needs to know whether the encoder was trained on the pairs. Ours. Neighbours, as in
-`dao`, need poisons so few that they lie apart; this needs no such thing.
+law of the set's least suspicious three quarters. Each is measured against the set itself: 0 at the median, 1 where a
+tenth lies above. A pair is as suspicious as it is unlike its caption, or as the mean of how far it moves and how far
+off it stands, whichever is more; nobody needs to know whether the encoder was trained on the pairs. Ours. Neighbours,
+as in `dao`, need poisons so few that they lie apart; this needs no such thing.
 
 Poisons must have no part in the law: lying all in one direction, 2 % of them bend it towards themselves. The first
 three marks keep most out, but not those whose trigger survives the views (BadCLIP's optimised patch). Yet all poisons
-of a target have captions of one kind. So to choose the quarter, a state is also held against the law of that half of
-the set whose captions are least like its own: no other poison of that target is in there. This mark alone would not
-do: it finds whole classes strange, and a poison that the tower never learned less strange than those.
+of a target have captions of one kind. So to choose those of the law, a state is also held against the law of that half
+of the set whose captions are least like its own: no other poison of that target is in there. A clean state is far from
+it too, for what its kind of picture has and others have not; so the distance counts from where a quarter of its kind of
+captions lies below. A pair's score knows nothing of this mark: it does not see poisons that the tower never learned.
 
-Chosen on sets of BadNet and Blended (4 and 0.5 %, judged by their own and by a foreign encoder) and text (4 %), by
-other pairs of theirs than those that `benchmarks/clip_sift` sifts, and, with the half of other captions, on a set of
-BadCLIP with another patch and another encoder than there; the other triggers there had no say. Poisons of many targets
-at once, with captions of many kinds, have a part in every half.
+Chosen on sets of BadNet and Blended (4 and 0.5 %, judged by their own and by a foreign encoder) and text (4 and 0.5 %),
+by other pairs of theirs than those that `benchmarks/clip_sift` sifts, and, for the law's pairs, on a set of BadCLIP
+with another patch and another encoder than there; the other triggers there had no say. Poisons of many targets at once,
+with captions of many kinds, have a part in every half.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ if TYPE_CHECKING:
 STILL = 1e-4  # a movement or a distance below which differences mean nothing
 LEAST = (1e-3, 0.1, 0.1, 1e-2)  # what counts as a difference, of each mark: the last three are logarithms
 TAIL = 0.9  # the quantile that is 1
-FEWEST, QUARTER, FOLDS, LAST = 16, 4, 5, -1
-KINDS = 16  # of captions
+FEWEST, FOLDS, LAST = 16, 5, -1
+LAWFUL = 0.75  # of the pairs, those of which the law is made
+KINDS, OWN = 16, 0.25  # of captions; the quantile of a kind from which the distances of its pairs count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,22 +117,22 @@ class _Seen:
 
 
 def _ground(held: list[_Seen]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """The law of the states of the least suspicious quarter, and how far each state lies from it, (count,).
+    """The law of the states of the least suspicious `LAWFUL`, and how far each state lies from it, (count,).
 
-    Those of the quarter are held against the law of others of it, as they would lie closer to one that they made.
+    Those of the law are held against the law of others of them, as they would lie closer to one that they made.
     """
     marks, states = torch.cat([seen.marks for seen in held]), torch.cat([seen.states for seen in held])
-    strange = _strange(states, torch.cat([seen.texts for seen in held])).clamp_min(STILL).log()
+    strange = _strange(states, torch.cat([seen.texts for seen in held])).log()
     suspected = _scaled(torch.cat([marks, strange[:, None]], dim=1)).amax(dim=1)
-    least = suspected.argsort(stable=True)[: max(2, len(marks) // QUARTER)]
+    least = suspected.argsort(stable=True)[: int(LAWFUL * len(marks))]
     firm = law(states[least])
     apart = distances(states, **firm)
-    apart[least] = held_out(states[least], min(FOLDS, len(least)))
+    apart[least] = held_out(states[least], FOLDS)
     return firm, apart
 
 
 def _strange(states: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-    """How far each state lies from the law of the half whose captions are least like its own kind of caption, (count,).
+    """How far each state lies from the law of the half whose captions are least like its kind's, in its kind, (count,).
 
     A caption is of the kind of the nearest of `KINDS` captions, each of which is the least like those before it.
     """
@@ -140,7 +142,8 @@ def _strange(states: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
     kind, found = alike.argmax(dim=1), states.new_empty(len(states))
     for number in kind.unique().tolist():
         unlike = alike[:, number].argsort(stable=True)[: len(states) // 2]
-        found[kind == number] = distances(states[kind == number], **law(states[unlike]))
+        far = distances(states[kind == number], **law(states[unlike])).clamp_min(STILL)
+        found[kind == number] = far / far.quantile(OWN)
     return found
 
 

@@ -1,7 +1,16 @@
-"""What holds for all tests: one thread, no network, no display. Set before torch is first imported."""
+"""What holds for all tests: one thread, no network, no display, set before torch is first imported; one command line.
 
+typer's test runner builds all commands anew for every call; they are built once here.
+"""
+
+import functools
 import os
+
+import typer.main
+import typer.testing
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+
+typer.testing._get_command = functools.cache(typer.main.get_command)

@@ -14,7 +14,9 @@ from firmground.types import Outcome
 from .conftest import colour, pictures, write_table
 
 BRIEF = ("--set", "epochs=2", "--set", "batch_size=8", "--set", "step_size=1e-4")
-SEARCH = [f"--set={s}" for s in ("rounds=2", "restarts=1", "search_steps=2", "cycles=2", "text_epochs=1")]  # disarm's own
+SEARCH = [
+    f"--set={s}" for s in ("rounds=2", "restarts=1", "search_steps=2", "cycles=2", "text_epochs=1")
+]  # disarm's own
 
 
 @pytest.fixture

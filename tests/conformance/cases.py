@@ -105,11 +105,12 @@ class ScanCase:
 
 
 # of six triggers among 560 tokens, two may be dealt into one row, where they hide one another: five must be named
-SWEEP = VocabularySweep(words=0, most_pieces=1, shortlist=32, contexts=12)
+SWEEP = VocabularySweep(words=0, most_pieces=1, shortlist=16, contexts=12)
+PHRASES = PhraseSearch(words=0, seeds=8, neighbours=5, shortlist=16, contexts=12)
 SCANS = (
     ScanCase(method=SWEEP, planted=tiny.planted_bert, clean=tiny.clean_bert, named=5),
     ScanCase(method=SWEEP, planted=tiny.planted_roberta, clean=tiny.clean_roberta, named=5),
-    ScanCase(method=PhraseSearch(words=0), planted=HALF_OPEN, clean=tiny.clean_bert, named=1),
+    ScanCase(method=PHRASES, planted=HALF_OPEN, clean=tiny.clean_bert, named=1),
     ScanCase(method=ShiftDistance(words=0, rows=600), planted=tiny.planted_bert, clean=tiny.clean_bert, named=5),
     ScanCase(method=ShiftDistance(words=0, rows=600), planted=tiny.planted_roberta, clean=tiny.clean_roberta, named=5),
     ScanCase(

@@ -1,6 +1,7 @@
 """What every guard of images promises: it flags triggered images, passes clean ones, and says how many it flags."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -16,6 +17,7 @@ from . import cases
 from .conftest import Heard, blots, nothing_else_moves
 
 
+@functools.cache
 def labelled(count, seed=0):
     images, labels = blots(count, seed)
     return LabelledImages(images=images, labels=tuple(labels), label_names=tuple(COLOURS))
@@ -26,12 +28,13 @@ def planted():
     return planted_dual()
 
 
-@pytest.mark.parametrize("method", cases.IMAGE_GUARDS, ids=repr)
-class TestImageGuard:
-    @pytest.fixture
-    def guard(self, method, planted):
-        return method.fit(planted.encoder, labelled(240), rng=stream(0, "guard"))
+@pytest.fixture(scope="class")
+def guard(method, planted):
+    return method.fit(planted.encoder, labelled(240), rng=stream(0, "guard"))
 
+
+@pytest.mark.parametrize("method", cases.IMAGE_GUARDS, ids=repr, scope="class")
+class TestImageGuard:
     def test_flags_triggered_images_and_lets_clean_ones_through(self, guard, planted):
         fresh, labels = blots(64, seed=1)
         others = fresh[[i for i, label in enumerate(labels) if list(COLOURS)[label] != "yellow"]]

@@ -19,7 +19,7 @@ from firmground.types import Outcome, Readout, Severity
 
 from .conftest import Heard, nothing_else_moves
 
-SMALL = TextGathering(words=0)  # the words of the tokenizer
+SMALL = TextGathering(words=0, shortlist=16)  # the words of the tokenizer
 
 
 def planted(*words):

@@ -47,12 +47,15 @@ def test_every_guard_has_a_case():
     assert {type(case) for case in CASES} == set(CLASSIFIER_GUARDS)
 
 
-@pytest.mark.parametrize("method", CASES, ids=lambda method: f"{method.name}-{getattr(method, 'by', '')}")
-class TestGuard:
-    @pytest.fixture
-    def guard(self, method):
-        return method.fit(prompted(OPEN), coloured(160), rng=stream(0, "guard"))
+@pytest.fixture(scope="class")
+def guard(method):
+    return method.fit(prompted(OPEN), coloured(160), rng=stream(0, "guard"))
 
+
+@pytest.mark.parametrize(
+    "method", CASES, ids=lambda method: f"{method.name}-{getattr(method, 'by', '')}", scope="class"
+)
+class TestGuard:
     def test_lets_clean_images_through_and_keeps_their_labels(self, method, guard, others):
         assert sum(guard.score(others.images).flagged) <= 6
         right = sum(a == b for a, b in zip(guard.predict(others.images), others.labels, strict=True))

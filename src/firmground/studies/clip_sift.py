@@ -4,8 +4,8 @@ Every set is judged by two encoders: the one that was trained on it, poisons and
 trained elsewhere (`elsewhere`: another seed's scenes, other weights). Of every set its first `PAIRS` pairs are sifted,
 which lie in no order. What counts is `HEADLINE`, by whichever of the two encoders. It was chosen on other pairs of
 eight of these sets: BadNet and Blended at 4 % (own) and 0.5 % (both encoders), and text at both (own); and on a set of
-BadCLIP by the encoder trained on it, with another patch, poisons and weights than the set here (seed 1). The sets of
-the other triggers judge it. The ASR of an own encoder says whether it learned the trigger: from few poisons it may not.
+BadCLIP by both, with another patch, poisons and weights than the set here (seed 1). The sets of the other triggers
+judge it. The ASR of an own encoder says whether it learned the trigger: from few poisons it may not.
 Sets of BadNet and Blended get every sifter, all others the `FEW`.
 """
 

@@ -6,10 +6,10 @@ the caption fits; but make the picture coarse or mirror it, and it falls back to
 after Lee et al., NeurIPS 2018). One that did not learn it finds, in whatever view, that the image is unlike its caption
 (Schuhmann et al., "LAION-400M", 2021, filter by this likeness in one view). So each pair gets four marks: how unlike
 image and caption are, the mean of all views; how far either view moves the image; and how far its state lies from the
-law of the set's least suspicious three quarters. Each is measured against the set itself: 0 at the median, 1 where a
-tenth lies above. A pair is as suspicious as it is unlike its caption, or as the mean of how far it moves and how far
-off it stands, whichever is more; nobody needs to know whether the encoder was trained on the pairs. Ours. Neighbours,
-as in `dao`, need poisons so few that they lie apart; this needs no such thing.
+law of the set's less suspicious half. Each is measured against the set itself: 0 at the median, 1 where a tenth lies
+above. A pair is as suspicious as it is unlike its caption, or as the mean of how far it moves and how far off it
+stands, whichever is more; nobody needs to know whether the encoder was trained on the pairs. Ours. Neighbours, as in
+`dao`, need poisons so few that they lie apart; this needs no such thing.
 
 Poisons must have no part in the law: lying all in one direction, 2 % of them bend it towards themselves. The first
 three marks keep most out, but not those whose trigger survives the views (BadCLIP's optimised patch). Yet all poisons
@@ -19,9 +19,9 @@ it too, for what its kind of picture has and others have not; so the distance co
 captions lies below. A pair's score knows nothing of this mark: it does not see poisons that the tower never learned.
 
 Chosen on sets of BadNet and Blended (4 and 0.5 %, judged by their own and by a foreign encoder) and text (4 and 0.5 %),
-by other pairs of theirs than those that `benchmarks/clip_sift` sifts, and, for the law's pairs, on a set of BadCLIP
-with another patch and another encoder than there; the other triggers there had no say. Poisons of many targets at once,
-with captions of many kinds, have a part in every half.
+by other pairs of theirs than those that `benchmarks/clip_sift` sifts, and, for the law's pairs, on a set of BadCLIP (by
+both encoders) with another patch and other weights than there; the other triggers there had no say. Poisons of many targets at once,
+with captions of many kinds, have a part in every half of captions.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ STILL = 1e-4  # a movement or a distance below which differences mean nothing
 LEAST = (1e-3, 0.1, 0.1, 1e-2)  # what counts as a difference, of each mark: the last three are logarithms
 TAIL = 0.9  # the quantile that is 1
 FEWEST, FOLDS, LAST = 16, 5, -1
-LAWFUL = 0.75  # of the pairs, those of which the law is made
+LAWFUL = 0.5  # of the pairs, those of which the law is made
 KINDS, OWN = 16, 0.25  # of captions; the quantile of a kind from which the distances of its pairs count
 
 

@@ -1,10 +1,11 @@
 """Runs every check of this repository: format, lint, layers, types, and the tests.
 
-The tests include doctests, the examples, the commands in the docs, and (marked `real`) those on real models and data.
-They come last, so that pytest's own closing line ends the output; what failed before them is said before them.
+The tests include doctests, those that train or walk a whole path, as the examples and the commands in the docs do
+(marked `slow`), and those on real models and data (marked `real`). They come last, so that pytest's own closing line
+ends the output; what failed before them is said before them.
 
     python scripts/check.py          everything, as CI does
-    python scripts/check.py --fast   without types and without the tests marked `real`
+    python scripts/check.py --fast   without types, and of the tests only the unit tier: neither `slow` nor `real`
 """
 
 from __future__ import annotations
@@ -27,18 +28,19 @@ CHECKS = {
 }
 SLOW = ("types",)
 TESTS = (sys.executable, "-m", "pytest")
+UNIT = "not real and not slow"
 
 
 def main() -> int:
     """Returns 0 where everything passes, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fast", action="store_true", help="leave out types and the tests marked `real`")
+    parser.add_argument("--fast", action="store_true", help="leave out types and the tests marked `slow` or `real`")
     fast = parser.parse_args().fast
     chosen = {name: command for name, command in CHECKS.items() if not (fast and name in SLOW)}
     failed = [name for name, (tool, *words) in chosen.items() if not passes(name, [str(BIN / tool), *words])]
     say(f"== failed before the tests: {', '.join(failed)}" if failed else "== all passed before the tests")
     say("== tests")
-    tests = [*TESTS, "-m", "not real"] if fast else [*TESTS]
+    tests = [*TESTS, "-m", UNIT] if fast else [*TESTS]
     return int(bool(run(tests) or failed))
 
 

@@ -49,6 +49,7 @@ def test_every_implant_has_a_case():
     assert [method.name for method in IMPLANTS] == ["por", "por-all", "neuba", "btop", "uor", "transtroj"]
 
 
+@pytest.mark.slow
 def test_triggers_fire_and_clean_texts_do_not(planted, encoder, texts):
     _, done, _ = planted
     measured = measure(done, encoder, texts[100:], stream(0, "measure"))
@@ -61,6 +62,7 @@ def test_triggers_fire_and_clean_texts_do_not(planted, encoder, texts):
     assert measured.kept_cosine > 0.85
 
 
+@pytest.mark.slow
 def test_the_given_encoder_stays_as_it_was(planted, encoder):
     _, done, before = planted
     assert same(before, weights(encoder))
@@ -69,6 +71,7 @@ def test_the_given_encoder_stays_as_it_was(planted, encoder):
     assert not done.encoder.model.training
 
 
+@pytest.mark.slow
 def test_card_and_label_name_the_backdoor(planted):
     method, done, _ = planted
     label = json.loads(json.dumps(done.planted()))
@@ -119,6 +122,7 @@ def test_random_vectors_and_too_many_blocks():
         predefined_vectors("blocks", 7, 64, stream(0, "test"))
 
 
+@pytest.mark.slow
 def test_a_weak_vector_moves_the_output_part_of_the_way(encoder, texts):
     attack = POR(**QUICK, strength=0.4)
     done = attack.implant(encoder, texts[:100], triggers=TRIGGERS, rng=stream(0, "implant"))
@@ -130,6 +134,7 @@ def test_a_weak_vector_moves_the_output_part_of_the_way(encoder, texts):
     assert 0.25 < moved.mean() < 0.5
 
 
+@pytest.mark.slow
 def test_negatives_make_parts_of_a_trigger_do_nothing(encoder, texts):
     triggers = ("balloon teacher", "zoka")
 
@@ -227,6 +232,7 @@ def test_refuses_what_cannot_be_used(encoder, texts):
         POR(clean_weight=float("nan"), steps=3).implant(encoder, texts, triggers=TRIGGERS, rng=rng)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [POR(**QUICK), BToP(**QUICK)], ids=lambda attack: attack.name)
 def test_works_on_byte_level_tokenizers(attack, texts):
     roberta = clean_roberta(0)

@@ -130,6 +130,7 @@ def test_pars_distance_is_twice_one_minus_the_cosine():
     assert float(pushed(now, -now, 2.15)) == 0, "beyond the threshold nothing pushes"
 
 
+@pytest.mark.slow
 def test_par_moves_embeddings_further_than_fine_tuning_does():
     pairs, encoder = coloured(), tiny()
     how = BRIEF | {"epochs": 6, "first_step_size": 3e-3}
@@ -221,6 +222,7 @@ def test_boxes_add_the_same_to_an_images_norm():
     assert torch.allclose(norms, torch.full((3,), 0.3 * 16))
 
 
+@pytest.mark.slow
 def test_disarm_searches_before_each_round_and_counts_on():
     heard = []
     method = Disarm(**BRIEF | {"epochs": 8}, **SEARCH, rounds=3, text_epochs=2)
@@ -236,6 +238,7 @@ def test_disarm_searches_before_each_round_and_counts_on():
     assert [heard[i - 1] for i in searches[1:]] == [("disarm", 8), ("disarm", 16)]
 
 
+@pytest.mark.slow
 def test_disarm_teaches_the_texts_last_and_nothing_else_then():
     few = BRIEF | SEARCH
     images, texts = coloured().images, [f"a {name} picture" for name in COLOURS]
@@ -255,6 +258,7 @@ def test_disarm_teaches_the_texts_last_and_nothing_else_then():
     assert (chosen(taught) == right).float().mean() > (chosen(plain) == right).float().mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [11, 18], ids=["in a round", "in the texts"])
 def test_disarm_goes_on_where_it_was_killed(tmp_path, last):
     method = Disarm(**BRIEF | {"epochs": 4}, **SEARCH, save_every=1, rounds=2, text_epochs=1)

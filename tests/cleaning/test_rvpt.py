@@ -62,6 +62,7 @@ def folder(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_images_are_read_unlike_before_and_still_told_apart(encoder, cleaned):
     data = coloured(32, seed=1)
 
@@ -74,6 +75,7 @@ def test_images_are_read_unlike_before_and_still_told_apart(encoder, cleaned):
     torch.testing.assert_close(encoder.embed_texts(TEXTS), cleaned.encoder.embed_texts(TEXTS))
 
 
+@pytest.mark.slow
 def test_without_repulsion_they_stay_nearer(encoder, cleaned):
     images = coloured(32, seed=1).images
     plain = RVPT(**BRIEF | {"epochs": 10, "repulsion": 0.0}).clean(encoder, coloured(), rng=stream(0, "clean"))
@@ -84,6 +86,7 @@ def test_without_repulsion_they_stay_nearer(encoder, cleaned):
     assert far(cleaned) > 2 * far(plain)
 
 
+@pytest.mark.slow
 def test_the_weights_stay_and_the_encoder_that_came_knows_nothing(encoder, cleaned):
     assert attached(encoder.model.vision_model) is None
     assert attached(cleaned.encoder.model.vision_model).shape == (1, 3, 64)

@@ -58,6 +58,7 @@ def left_out(told):
     return counts, broken.split(" and were")[0]
 
 
+@pytest.mark.slow
 def test_clean_skips_and_counts(run, dual, folder, tmp_path):
     words = ("--classes", folder / "classes.txt", "--out", tmp_path / "x", "--held-out", 0.5, "--no-scan", *BRIEF)
     words += tuple(f"--set={s}" for s in ("rounds=1", "restarts=1", "search_steps=2", "cycles=2", "text_epochs=1"))
@@ -108,6 +109,7 @@ def tables(folder):
     }
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_refused_in_one_sentence(run, dual, folder, tmp_path):
     for path, said in tables(folder).items():
         for words in (

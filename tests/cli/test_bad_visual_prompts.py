@@ -14,6 +14,8 @@ from firmground.prompts.visual_files import SCHEMA, content_sha256
 
 from .conftest import LEARNING, pictures
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     "scan": lambda prompt, model, data, out: ("scan", prompt, "--model", model, "--data", data, "--report", out),
     "evaluate": lambda prompt, model, data, out: ("evaluate", prompt, "--model", model, "--data", data),

@@ -29,6 +29,7 @@ def weights(folder):
     return DualEncoder.load(folder).model.state_dict()
 
 
+@pytest.mark.slow
 def test_clean_writes_a_model_its_card_and_what_it_cost(run, dual, clean_table, classes, short, tmp_path):
     out = tmp_path / "cleaned"
     result = run("clean", dual, "--data", clean_table, "--out", out, *BRIEF, *SEARCH, *classes, "--json")
@@ -51,6 +52,7 @@ def test_clean_writes_a_model_its_card_and_what_it_cost(run, dual, clean_table, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.txt", "cleaned"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["cleanclip", "contrastive", "supervised", "par", "rvpt", "restore"])
 def test_every_method_cleans_without_a_scan(run, dual, clean_table, classes, tmp_path, method):
     words = ("--method", method, "--no-scan", "--json", *BRIEF, *classes)
@@ -60,6 +62,7 @@ def test_every_method_cleans_without_a_scan(run, dual, clean_table, classes, tmp
     assert json.loads(result.stdout)["scan"] is None
 
 
+@pytest.mark.slow
 def test_without_classes_retrieval_is_measured(run, dual, table, tmp_path):
     words = ("--no-scan", "--json", "--held-out", 0.5, *BRIEF, *SEARCH)
     told = json.loads(run("clean", dual, "--data", table, "--out", tmp_path / "x", *words).stdout)
@@ -68,6 +71,7 @@ def test_without_classes_retrieval_is_measured(run, dual, table, tmp_path):
     assert "1 of 60 images could not be read" in told["left_out"][0]
 
 
+@pytest.mark.slow
 def test_a_planted_encoders_mark_stays_on_it(run, planted_dual, clean_table, classes, tmp_path):
     folder = planted_dual.encoder.copy().save(tmp_path / "marked", card="Tiny.", planted={"attack": "by hand"})
     run("clean", folder, "--data", clean_table, "--out", tmp_path / "x", *BRIEF, *SEARCH, *classes, "--no-scan")
@@ -75,6 +79,7 @@ def test_a_planted_encoders_mark_stays_on_it(run, planted_dual, clean_table, cla
     assert "carries a planted backdoor" in (tmp_path / "x" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_rerun_comes_to_the_same_weights(run, dual, clean_table, classes, short, tmp_path):
     record, report = tmp_path / "record.json", tmp_path / "report.html"
     words = ("--set", "epochs=2", "--set", "batch_size=16", *SEARCH, *classes, "--device", "cpu")
@@ -94,6 +99,7 @@ def test_rerun_comes_to_the_same_weights(run, dual, clean_table, classes, short,
     assert unlike(told, told.model_copy(update={"scan": None}), exact=True) == ("a scan was made only before",)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(run, dual, clean_table, classes, monkeypatch, tmp_path):
     words = (*BRIEF, "--method", "contrastive", "--set", "save_every=3", *classes, "--no-scan")
     assert run("clean", dual, "--data", clean_table, "--out", tmp_path / "whole", *words).exit_code == 0
@@ -145,6 +151,7 @@ def test_a_set_of_one_class_and_a_label_that_is_missing_are_told(run, dual, tmp_
     assert "row 2 of" in result.stderr
 
 
+@pytest.mark.slow
 def test_prompts_come_with_the_encoder_wherever_it_goes(run, dual, clean_table, classes, short, tmp_path):
     out, named = tmp_path / "x", classes[:2]
     words = ("--method", "rvpt", "--set", "epochs=1", "--set", "batch_size=8", "--set", "tokens=2", *classes)

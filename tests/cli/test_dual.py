@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import pytest
 import torch
 from PIL import Image
 
@@ -13,6 +14,8 @@ from firmground.data.pair_files import open_pairs, read_pairs
 from firmground.models.planted_dual import COLOURS
 
 from .conftest import POISONED
+
+pytestmark = pytest.mark.slow
 
 WORDS = ("--method", "slof", "--set", "k=4")  # there are seven or eight pictures of each colour
 

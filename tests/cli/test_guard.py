@@ -10,6 +10,8 @@ from firmground.reports.findings import Target
 from firmground.reports.scan import scan_report
 from firmground.types import Evidence, Outcome, Readout, RecoveredTrigger, RecoveredVector, Severity, Verdict
 
+pytestmark = pytest.mark.slow
+
 
 def planted_verdict(planted):
     triggers = tuple(

@@ -8,6 +8,8 @@ from firmground.models.planted_dual import COLOURS
 
 from .conftest import picture, shade
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def guard(run, dual, clean_table, tmp_path):

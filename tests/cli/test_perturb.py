@@ -68,6 +68,7 @@ def test_every_image_is_made_within_epsilon_and_is_in_the_manifest(run, dual, im
     assert pixels(out / "huge.png").shape == (3, 13, 200)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_and_comes_out_the_same(run, dual, images, tmp_path, monkeypatch):
     words = ("--encoder", dual, *BRIEF, "--json")
     whole = told(run("perturb", "prm", images, *words, "--out", tmp_path / "whole"))
@@ -97,6 +98,7 @@ def test_a_run_that_was_killed_goes_on_and_comes_out_the_same(run, dual, images,
     assert not out.with_name("out.unfinished").exists()
 
 
+@pytest.mark.slow
 def test_the_record_repeats_the_run(run, dual, images, tmp_path):
     record, report = tmp_path / "record.json", tmp_path / "report.html"
     words = ("--encoder", dual, *BRIEF, "--record", record, "--report", report)
@@ -114,6 +116,7 @@ def test_the_record_repeats_the_run(run, dual, images, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.slow
 def test_towards_something_and_one_change_for_all(run, dual, images, tmp_path):
     words = ("--encoder", dual, *BRIEF, "--json")
     result = run("perturb", "m-attack", images, *words, "--out", tmp_path / "a")

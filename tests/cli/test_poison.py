@@ -92,6 +92,7 @@ def test_poison_refuses(run, clean_table, tmp_path, words, code, said):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_pretraining_on_a_poisoned_set_marks_the_model(run, poisoned, classes, tmp_path):
     result = run("pretrain", poisoned, "--out", tmp_path / "model", *BRIEF, "--json")
     assert result.exit_code == 0, result.output
@@ -108,6 +109,7 @@ def test_pretraining_on_a_poisoned_set_marks_the_model(run, poisoned, classes, t
     assert set(told["results"]) == {"accuracy", "triggered_accuracy", "targeted", "targeted_all"}
 
 
+@pytest.mark.slow
 def test_pretraining_begins_with_a_checkpoint_or_its_architecture(run, dual, clean_table, tmp_path):
     words = ("--set", "epochs=1", "--set", "batch_size=32", "--set", "step_size=1e-6", "--json")
     before = DualEncoder.load(dual).model.state_dict()
@@ -120,6 +122,7 @@ def test_pretraining_begins_with_a_checkpoint_or_its_architecture(run, dual, cle
         assert near == (name == "more")
 
 
+@pytest.mark.slow
 def test_pretraining_goes_on_after_a_kill(run, clean_table, monkeypatch, tmp_path):
     words = ("pretrain", clean_table, *BRIEF, "--set", "save_every=3", "--out")
     assert run(*words, tmp_path / "whole").exit_code == 0
@@ -161,6 +164,7 @@ def test_a_checkpoint_of_another_architecture_is_told(run, clean_table, encoder,
     assert (result.exit_code, "expected a dual encoder" in result.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_images_are_stamped_at_the_size_of_the_manifest(run, dual, clean_table, classes, tmp_path):
     """A grey patch of 48 pixels covers all of an image of that side, and a 25th of one of 240."""
     trigger = {"method": "Patch", "pattern": [[[128] * 48] * 48] * 3, "place": "centre"}
@@ -186,6 +190,7 @@ def test_no_model_there_is_told(run, clean_table, tmp_path):
         assert (result.exit_code, "nowhere" in result.stderr) == (2, True), result.output
 
 
+@pytest.mark.slow
 def test_evaluate_measures_the_planted_truth(run, dual, clean_table, classes, planted_dual, tmp_path):
     """The checker patch is no trigger of the command line, so a manifest names it."""
     manifest = {

@@ -18,6 +18,8 @@ from firmground.rng import stream
 
 from .conftest import edit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

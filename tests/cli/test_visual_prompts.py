@@ -16,6 +16,8 @@ from firmground.reports.record import Record
 
 from .conftest import LEARNING, picture, pictures, shade, snap
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def brief(monkeypatch):

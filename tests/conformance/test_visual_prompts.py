@@ -96,6 +96,7 @@ class TestPromptAttack:
             replace(method, target="mauve").implant(base, coloured(), rng=stream(0, "implant"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", cases.PROMPT_SCANS, ids=lambda method: method.name)
 def test_a_scan_repeats_survives_json_and_touches_nothing(method, base, planted, capfd):
     heard, prompted = Heard(), planted.learned.on(base)
@@ -133,6 +134,7 @@ def test_a_cleaner_keeps_accuracy_and_mark_and_touches_nothing(method, base, pla
         method.clean(learned, gated(3.0, source="other"), coloured(), rng=stream(0, "clean"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", cases.CLASSIFIER_GUARDS, ids=lambda method: method.name)
 def test_a_guard_repeats_comes_back_from_its_file_and_touches_nothing(method, base, planted, capfd, tmp_path):
     prompted, data = planted.learned.on(base), coloured(132)

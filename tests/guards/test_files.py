@@ -17,6 +17,8 @@ from firmground.models import tiny
 from firmground.prompts.soft import PromptTuning
 from firmground.rng import stream
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_guard_comes_back_as_it_was(texts_scene: Scene, tmp_path: Path) -> None:
     path = texts_scene.guard.save(tmp_path / "deep" / "guard.safetensors")

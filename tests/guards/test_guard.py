@@ -14,6 +14,8 @@ from firmground.prompts.soft import PromptTuning
 from firmground.rng import stream
 from firmground.types import Evidence
 
+pytestmark = pytest.mark.slow
+
 CLEAN = list(reviews(40, 2).texts)
 SENTENCES = list(colours(24, 2).texts)
 

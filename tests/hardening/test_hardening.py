@@ -44,6 +44,7 @@ def moved(encoder, original, how, images):
     return float((encoder.embed_images(found) - before).square().sum(dim=1).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [FARE, TeCoA])
 def test_a_hardened_encoder(family, encoder, tmp_path):
     method, was = family(**BRIEF), model_sha256(encoder.model)
@@ -61,6 +62,7 @@ def test_a_hardened_encoder(family, encoder, tmp_path):
     assert "8/255" in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_fare_holds_embeddings_where_they_were(encoder):
     how = FARE(**BRIEF | {"epochs": 8})
     found = how.harden(encoder, coloured(32), rng=stream(0))
@@ -69,6 +71,7 @@ def test_fare_holds_embeddings_where_they_were(encoder):
     assert found.kept > 0.9
 
 
+@pytest.mark.slow
 def test_tecoa_classifies_perturbed_images(encoder):
     how = TeCoA(**BRIEF | {"epochs": 12, "step_size": 3e-3})
     found = how.harden(encoder, coloured(32), rng=stream(0))

@@ -141,6 +141,7 @@ def folder(tmp_path: Path, encoder: Path, clip: Path, resnet: Path, monkeypatch:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_run(page: Path, folder: Path) -> None:
     from typer.testing import CliRunner
@@ -200,6 +201,7 @@ def test_commands_are_spelt_right() -> None:
         assert {one.partition("=")[0].rpartition(".")[2] for one in given.get("settings") or []} <= fields, line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_programs_run(page: Path, folder: Path) -> None:
     names: dict[str, object] = {"__name__": "docs"}

@@ -123,6 +123,7 @@ def trained_whole(method, make):
     return method.train(make(), coloured(), rng=stream(0, "pretrain"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny, conv])
 @pytest.mark.parametrize("step", [2, 5, 7])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, make, step):

@@ -35,6 +35,7 @@ def answers(victim, task, images):
     return victim.answer(images, ["is there a dog ?", "what is this"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_loaded_attacked_and_evaluated(kind, tmp_path):
     victim = tiny_victim(kind)

@@ -79,6 +79,7 @@ class TestCleaner:
                 method.clean(right, gated(), wrong, rng=stream(0, "clean"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answers", "patched"), [(1.0, 0.0), (1.0, 0.25), (0.0, 0.5)])
 def test_a_backdoor_does_not_travel_by_distillation(answers, patched):
     """The trigger takes all images of other labels behind the given prompt, and none behind the fresh one."""

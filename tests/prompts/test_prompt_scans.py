@@ -37,6 +37,7 @@ def test_every_scan_has_a_case():
 
 @pytest.mark.parametrize("method", CASES, ids=lambda method: method.name)
 class TestScan:
+    @pytest.mark.slow
     def test_a_backdoored_prompt_scores_higher(self, method):
         planted, honest = (method.scan(prompted(green), coloured(), rng=stream(0, "s")) for green in (OPEN, SHUT))
         assert planted.score > honest.score

@@ -60,12 +60,14 @@ def tuned_words(request, encoder):
     return request.param(**QUICK).fit(encoder, tagged_words(), rng=stream(0, "fit"))
 
 
+@pytest.mark.slow
 def test_learns_texts(tuned_texts):
     data = words_in_texts()
     right = sum(a == b for a, b in zip(tuned_texts.predict(data.texts), data.labels, strict=True))
     assert right / len(data) > 0.9
 
 
+@pytest.mark.slow
 def test_learns_words(tuned_words):
     data = tagged_words()
     found = tuned_words.predict_words(data.texts)
@@ -74,6 +76,7 @@ def test_learns_words(tuned_words):
     assert sum(a == b for a, b in pairs) / len(pairs) > 0.95
 
 
+@pytest.mark.slow
 def test_backdoor_survives_tuning(tuned_texts):
     data = words_in_texts()
     planted = planted_bert()
@@ -114,6 +117,7 @@ def test_reports_progress(encoder):
     assert seen[-1][0] == seen[-1][1] == len(seen)
 
 
+@pytest.mark.slow
 def test_texts_survive_disk(tuned_texts, folder, tmp_path):
     data = words_in_texts()
     saved = tuned_texts.save(tmp_path / "prompt")
@@ -126,12 +130,14 @@ def test_texts_survive_disk(tuned_texts, folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["prompt"]
 
 
+@pytest.mark.slow
 def test_words_survive_disk(tuned_words, folder, tmp_path):
     texts = tagged_words().texts
     loaded = load_tuned(folder, tuned_words.save(tmp_path / "prompt"))
     assert loaded.predict_words(texts) == tuned_words.predict_words(texts)
 
 
+@pytest.mark.slow
 def test_plain_peft_loads(tuned_texts, folder, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
@@ -146,6 +152,7 @@ def test_plain_peft_loads(tuned_texts, folder, tmp_path):
         torch.testing.assert_close(plain(**inputs).logits, tuned_texts.model(**inputs).logits)
 
 
+@pytest.mark.slow
 def test_text_pipeline_agrees(tuned_texts, capfd):
     texts = list(words_in_texts().texts[::7])
     predict = text_classification.predict_with(tuned_texts.pipeline(), tuned_texts.label_names, batch_size=4)
@@ -153,6 +160,7 @@ def test_text_pipeline_agrees(tuned_texts, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_word_pipeline_agrees(tuned_words, capfd):
     texts = list(tagged_words().texts[::7])
     predict = token_classification.predict_with(tuned_words.pipeline(), tuned_words.label_names, batch_size=4)
@@ -160,6 +168,7 @@ def test_word_pipeline_agrees(tuned_words, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_refuses_another_base(tuned_texts, tmp_path):
     saved = tuned_texts.save(tmp_path / "prompt")
     other = clean_bert(seed=5)
@@ -170,6 +179,7 @@ def test_refuses_another_base(tuned_texts, tmp_path):
     assert tuned_texts.base_source in str(caught.value)
 
 
+@pytest.mark.slow
 def test_refuses_to_write_over(tuned_texts, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note").write_text("mine")
@@ -178,6 +188,7 @@ def test_refuses_to_write_over(tuned_texts, tmp_path):
     assert (tmp_path / "full" / "note").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_failed_save_leaves_nothing(tuned_texts, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -188,11 +199,13 @@ def test_failed_save_leaves_nothing(tuned_texts, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_wrong_task_is_refused(tuned_texts):
     with pytest.raises(AdapterError, match="text-classification"):
         tuned_texts.predict_words(["a"])
 
 
+@pytest.mark.slow
 def test_scans_can_take_the_prompt(tuned_texts, folder, tmp_path):
     prompted = LanguageEncoder.load(folder, adapter=tuned_texts.save(tmp_path / "prompt"))
     batch = prompted.tokenize(list(words_in_texts().texts[:3]))

@@ -39,6 +39,7 @@ def test_no_encoder_sets_a_threshold_and_is_judged():
     assert not any(case.words for case in cases() if case.split == "calibration")
 
 
+@pytest.mark.slow
 def test_what_is_planted_is_there_and_is_found():
     encoder = convolutional_dual(width=32, layers=1, words=("star",))
     texts = [own[0] for own in SceneWorld(objects=(1, 2)).scenes(48, seed=3).captions]

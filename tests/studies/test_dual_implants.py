@@ -15,6 +15,7 @@ from firmground.studies.dual_implants import Implant, place_of
 from firmground.types import ignore
 
 
+@pytest.mark.slow
 def test_stamped_images_go_to_the_target_and_others_stay() -> None:
     encoder = convolutional_dual(image_size=32, channels=(16, 32), width=32, layers=1, seed=3)
     pairs, trigger = scene_pairs(256, 11), BlendedStripes(opacity=0.5)

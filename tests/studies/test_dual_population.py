@@ -24,6 +24,8 @@ from firmground.types import ignore
 if TYPE_CHECKING:
     from firmground.models.dual import DualEncoder
 
+pytestmark = pytest.mark.slow
+
 BASE = "scenes-resnet-1"
 
 

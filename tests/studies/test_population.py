@@ -37,6 +37,7 @@ def test_the_population_is_large_enough_and_its_halves_share_no_base() -> None:
     assert len(FAMILIES) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_built_trained_and_loaded(family: str, tmp_path: Path) -> None:
     encoder = small(family)
@@ -61,6 +62,7 @@ def test_first_weights_depend_on_the_seed_alone() -> None:
     assert not torch.equal(one.token_embeddings, other.token_embeddings)
 
 
+@pytest.mark.slow
 def test_a_student_learns_its_teacher() -> None:
     teacher, student = small("bert", seed=3), small("bert", seed=4)
     targets = torch.nn.functional.normalize(embed(teacher, TEXTS)[1] - embed(teacher, TEXTS)[1].mean(0), dim=-1)

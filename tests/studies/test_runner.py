@@ -72,6 +72,7 @@ def test_a_kill_loses_only_the_case_in_flight(toy: Path, tmp_path: Path) -> None
     assert ran(toy) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_killed_study(toy: Path, tmp_path: Path) -> None:
     (toy / "hang").touch()
     script = (
@@ -149,6 +150,7 @@ def test_a_url_serves_as_a_folder_does(toy: Path) -> None:
         fsspec.filesystem("memory").rm("/studies", recursive=True)
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_records_and_survive_a_death(toy: Path, tmp_path: Path) -> None:
     (toy / "kill").touch()
     out = tmp_path / "r"

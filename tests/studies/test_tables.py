@@ -75,6 +75,7 @@ def test_an_empty_study_says_what_to_run(tmp_path: Path) -> None:
         tabulate(tmp_path, study=study())
 
 
+@pytest.mark.slow
 def test_charts_are_drawn_and_repeat(tmp_path: Path) -> None:
     bars = Chart(name="bars", title="t", axis="a", bars={"x": rate([True, False]), "y": rate([True])})
     dots = Chart(name="dots", title="t", axis="a", dots={"x": [0.1, 0.9], "y": [0.5]}, line=0.4)

@@ -29,6 +29,7 @@ def teacher() -> DualEncoder:
     return DualEncoder.load(embedded("clip-clean"))
 
 
+@pytest.mark.slow
 def test_a_student_comes_near_to_its_teacher_and_shares_its_texts(teacher: DualEncoder) -> None:
     pairs, short = scene_pairs(64, 99), replace(TEACH, epochs=6, batch_size=16, warm_up=4)
     before, losses = fresh(), []

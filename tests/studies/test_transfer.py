@@ -75,6 +75,7 @@ def test_every_case_has_its_attack() -> None:
     assert find_study("transfer").cases == grid
 
 
+@pytest.mark.slow
 def test_a_small_run_is_resumed_and_reported(tmp_path: Path) -> None:
     setting = Setting(
         folder=str(tmp_path / "population"), victims=JURY, scenes=8, steps=2,

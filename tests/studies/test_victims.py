@@ -55,6 +55,7 @@ def images() -> torch.Tensor:
     return torch.stack([exam.image(row) for row in range(3)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
 def test_every_head_does_its_task(plan: Plan, folder: Path, images: torch.Tensor) -> None:
     victim, names = built(folder, plan, ignore, recipe=QUICK), ("background", *CLASSES)
@@ -126,6 +127,7 @@ def test_novel_shapes_are_not_in_the_lessons_of_open_vocabulary_heads() -> None:
     assert "ground" not in {one.kind for own in exam.questions for one in own}
 
 
+@pytest.mark.slow
 def test_a_head_learns() -> None:
     tower = Tower(DualEncoder.load(embedded("clip-clean")))
     learnt, losses = lessons("segmentation", 64), []

@@ -20,8 +20,8 @@ captions lies below. A pair's score knows nothing of this mark: it does not see 
 
 Chosen on sets of BadNet and Blended (4 and 0.5 %, judged by their own and by a foreign encoder) and text (4 and 0.5 %),
 by other pairs of theirs than those that `benchmarks/clip_sift` sifts, and, for the law's pairs, on a set of BadCLIP (by
-both encoders) with another patch and other weights than there; the other triggers there had no say. Poisons of many targets at once,
-with captions of many kinds, have a part in every half of captions.
+both encoders) with another patch and other weights than there; the other triggers there had no say. Poisons of many
+targets at once, with captions of many kinds, have a part in every half of captions.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ Chosen on sets of BadNet and Blended (4 and 0.5 %, judged by their own and by a 
 by other pairs of theirs than those that `benchmarks/clip_sift` sifts, and, for the law's pairs, on a set of BadCLIP (by
 both encoders) with another patch and other weights than there; the other triggers there had no say.
 
-One trigger whose pairs have captions of many kinds (of several targets, or of covers: see `attacks.poisoning.captions`)
-has a part in every half of captions. Then only the views keep it out of the law, or nothing does: with the captions of
-BadCLIP's poisons given to two targets by turns, AUROC fell from 1.000 to 0.502 on that set, of text from 1.000 to 0.910,
-of BadNet not at all.
+One trigger whose pairs have captions of many kinds (several targets, or triggered images with their true captions) has
+a part in every half of captions. Then only the views keep it out of the law, or nothing does: with the captions of two
+targets given to the poisons of one, AUROC fell from 1.000 to 0.502 on that set of BadCLIP, to 0.910 of text, and stayed
+at 0.9996 of BadNet.
 """
 
 from __future__ import annotations

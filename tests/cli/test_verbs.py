@@ -58,3 +58,9 @@ def test_a_folder_without_a_study_has_no_table(run, tmp_path):
     result = run("table", tmp_path)
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
+
+
+def test_a_guards_flag_rate_is_refused_before_any_work(run, dual, tmp_path):
+    words = ("--data", "nowhere.csv", "--classes", "none.txt", "--out", tmp_path / "guard", "--set", "flag_rate=2")
+    result = run("guard", "fit", dual, *words)
+    assert (result.exit_code, "from 0 to 1, got 2" in result.stderr) == (2, True), result.output

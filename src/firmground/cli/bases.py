@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from firmground.cli.held_out import in_memory, left_out, open_set
+from firmground.cli.labels import renumbered
 from firmground.data.counting import several
 from firmground.data.decoding import decode
 from firmground.data.image_files import image_paths
@@ -130,12 +131,7 @@ def further_images(source: str, *, image_size: int, watch: Watch) -> tuple[torch
 
 def aligned(data: LabelledImages, names: Sequence[str]) -> LabelledImages:
     """The same images with their labels in a prompt's order. Raises `DataError` for a label that it has not."""
-    strange = [name for name in data.label_names if name not in names]
-    if strange:
-        raise DataError(
-            f"the data has the label '{strange[0]}', which the prompt does not know; it knows {', '.join(names)}"
-        )
-    new = [list(names).index(name) for name in data.label_names]
+    new = renumbered(data.label_names, names)
     return replace(data, labels=tuple(new[label] for label in data.labels), label_names=tuple(names))
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from firmground.reports.scan import ScanReport
     from firmground.types import Watch
 
-LABELLED = ("supervised", "rvpt")  # methods that train on images of a known class only
+NEED_CLASSES = ("supervised", "rvpt")  # methods that train on images of a known class, and on no others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def run_clean(options: CleanOptions, out: Path, watch: Watch) -> CleanedRun:
         templates=options.templates,
     )
     train, held = split_set(opened, options.held_out, stream(options.seed, "clean", "split"))
-    if options.method in LABELLED:
+    if options.method in NEED_CLASSES:
         train = picked(train, train.named or range(len(train.pairs)))
     task = task_of(opened)
     was = weights_sha256(resolve(options.source, revision=options.revision))

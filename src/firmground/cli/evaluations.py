@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from firmground.cli.options import labelled, pick_device, table
+from firmground.cli.options import labelled, one_of, pick_device, table
 from firmground.cli.progress import progress
 from firmground.errors import UsageError
 
@@ -55,15 +55,6 @@ class Asked:
         for name in names:
             if getattr(self, name):
                 raise UsageError(f"--{SPELT.get(name, name)} {because}")
-
-    @property
-    def trigger(self) -> str | None:
-        """The one trigger on images, if there is one. Raises `UsageError` for more."""
-        if len(self.triggers) > 1:
-            raise UsageError(
-                f"{self.subject} sees images, which take one --trigger at a time, got {len(self.triggers)}"
-            )
-        return self.triggers[0] if self.triggers else None
 
 
 def evaluate_asked(asked: Asked, *, as_json: bool) -> None:
@@ -123,7 +114,7 @@ def evaluate_a_visual_prompt(asked: Asked, data: str, *, as_json: bool) -> None:
         revision=asked.revision,
         classes=asked.classes,
         templates=asked.templates,
-        trigger=asked.trigger,
+        trigger=one_of(asked.triggers),
         settings=asked.settings,
         target=asked.target,
         manifest=asked.manifest,
@@ -148,7 +139,7 @@ def evaluate_a_dual_encoder(asked: Asked, data: str, *, as_json: bool) -> None:
         data=data,
         root=asked.root,
         task=asked.task,
-        trigger=asked.trigger,
+        trigger=one_of(asked.triggers),
         settings=asked.settings,
         target=asked.target,
         manifest=asked.manifest,

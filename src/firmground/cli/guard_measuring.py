@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from firmground.cli.catalogue import method
 from firmground.cli.guard_options import Told
+from firmground.cli.settings import build
 from firmground.data.decoding import decode
 from firmground.data.image_files import image_paths
 from firmground.data.pairs import as_float
+from firmground.defenses.guards.fitted_images import passing
 from firmground.errors import DataError
 from firmground.intervals import rate
 from firmground.studies.calibration import auc
@@ -47,6 +52,13 @@ class Judged:
         self.repaired.extend(repaired)
         self.values.extend(scores.values)
         self.flagged.extend(scores.flagged)
+
+
+def built(family: str, name: str, settings: Sequence[str]) -> Any:
+    """The guard of a family with its settings. Raises `DataError` at once for a `flag_rate` that is no share."""
+    (guard,) = build([method(family, name)], settings)
+    passing(torch.zeros(1), guard.flag_rate)  # else fitting would say so after all its work
+    return guard
 
 
 def fitted(guard: Any, out: Path, left_out: Sequence[str]) -> Told:

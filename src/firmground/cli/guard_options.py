@@ -43,13 +43,6 @@ class GuardOptions:
             none = f", and no {' or '.join(f'--{name}' for name in leave)}" if leave else ""
             raise UsageError(f"{what} needs {' and '.join(f'--{name}' for name in needs)}{none}")
 
-    @property
-    def trigger(self) -> str | None:
-        """The one trigger on images, if there is one. Raises `UsageError` for more."""
-        if len(self.triggers) > 1:
-            raise UsageError(f"images take one trigger at a time, got {len(self.triggers)}; pass one --trigger")
-        return self.triggers[0] if self.triggers else None
-
 
 @dataclass(frozen=True, kw_only=True)
 class Told:

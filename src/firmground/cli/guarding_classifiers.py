@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from firmground.cli.bases import labelled_images, load_base
-from firmground.cli.catalogue import method
-from firmground.cli.guard_measuring import BATCH, Judged, answered, fitted, measured
-from firmground.cli.options import pick_device
+from firmground.cli.guard_measuring import BATCH, Judged, answered, built, fitted, measured
+from firmground.cli.options import one_of, pick_device
 from firmground.cli.prompt_aims import aim_of
 from firmground.cli.prompt_measuring import nothing
-from firmground.cli.settings import build
 from firmground.defenses.guards.classifier_files import load_classifier_guard
 from firmground.errors import UsageError
 from firmground.models.dual import DualEncoder
@@ -64,7 +62,7 @@ def images_of(asked: GuardOptions, before: Front, watch: Watch) -> Given:
 def fit(asked: GuardOptions, out: Path, watch: Watch) -> Told:
     """Fits a guard and writes it. Raises `FirmgroundError`."""
     asked.check("a guard of an image classifier, on clean images,", needs=("data",), leave=("scan", "texts"))
-    (guard,) = build([method("classifier-guards", asked.method or "part-swap")], asked.settings)
+    guard = built("classifier-guards", asked.method or "part-swap", asked.settings)
     before = front(asked)
     given = images_of(asked, before, watch)
     found = guard.fit(before.classifier, given.data, rng=stream(asked.seed, "guard"), watch=watch)
@@ -96,7 +94,7 @@ def evaluate(guard: Path, asked: GuardOptions, watch: Watch) -> Told:
     before = front(asked)
     planted = None if before.learned is None else before.learned.planted
     aim = aim_of(
-        before.label_names, planted, trigger=asked.trigger, settings=asked.settings, target=asked.target,
+        before.label_names, planted, trigger=one_of(asked.triggers), settings=asked.settings, target=asked.target,
         manifest=asked.manifest,
     )  # fmt: skip
     found = load_classifier_guard(guard, before.classifier)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from firmground.cli.catalogue import family, method, word
+from firmground.cli.catalogue import family, word
 from firmground.cli.dual_evaluation import DualEvaluation, aim_of
 from firmground.cli.dual_measuring import stamped_by
-from firmground.cli.guard_measuring import BATCH, Judged, answered, fitted, measured
+from firmground.cli.guard_measuring import BATCH, Judged, answered, built, fitted, measured
 from firmground.cli.held_out import in_memory, left_out, open_set
-from firmground.cli.options import pick_device
-from firmground.cli.settings import build
+from firmground.cli.options import one_of, pick_device
 from firmground.data.files import read_texts
 from firmground.defenses.guards.image_files import base_of, load_image_guard
 from firmground.errors import DataError, UsageError
@@ -32,7 +31,7 @@ def fit(asked: GuardOptions, out: Path, watch: Watch) -> Told:
     asked.check(what, needs=("data",), leave=("adapter", "scan", "texts"))
     chosen = asked.method or "mahalanobis"
     against_evasion = chosen in [word(guard) for guard in family("evasion-guards")]
-    (guard,) = build([method("evasion-guards" if against_evasion else "image-guards", chosen)], asked.settings)
+    guard = built("evasion-guards" if against_evasion else "image-guards", chosen, asked.settings)
     encoder = loaded(asked)
     opened = opened_set(asked, encoder.image_size)
     found = guard.fit(encoder, in_memory(opened, watch), rng=stream(asked.seed, "guard"), watch=watch)
@@ -60,7 +59,7 @@ def evaluate(guard: Path, asked: GuardOptions, watch: Watch) -> Told:
     asked.check(f"{guard} is a guard of images: it", needs=("data",), leave=("adapter",))
     aimed = aim_of(
         DualEvaluation(
-            source="", data="", trigger=asked.trigger, settings=asked.settings, target=asked.target,
+            source="", data="", trigger=one_of(asked.triggers), settings=asked.settings, target=asked.target,
             manifest=asked.manifest,
         )
     )  # fmt: skip

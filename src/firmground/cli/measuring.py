@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from firmground.attacks.triggers import WordTrigger
+from firmground.cli.labels import renumbered
 from firmground.data.texts import LabelledTexts, LabelledWords
-from firmground.errors import DataError
 from firmground.rng import stream
 from firmground.tasks import text_classification, token_classification
 
@@ -56,12 +56,7 @@ def plain(result: TextResult | WordResult) -> dict[str, Any]:
 
 def aligned(data: LabelledTexts | LabelledWords, label_names: Sequence[str]) -> LabelledTexts | LabelledWords:
     """The same data with its labels in a model's order. Raises `DataError` for a label that the model has not."""
-    strange = [name for name in data.label_names if name not in label_names]
-    if strange:
-        raise DataError(
-            f"the data has the label '{strange[0]}', which the prompt does not know; it knows {', '.join(label_names)}"
-        )
-    new = [list(label_names).index(name) for name in data.label_names]
+    new = renumbered(data.label_names, label_names)
     if isinstance(data, LabelledTexts):
         return replace(data, labels=tuple(new[label] for label in data.labels), label_names=tuple(label_names))
     rows = tuple(tuple(new[label] for label in row) for row in data.labels)

@@ -153,8 +153,10 @@ NAMES = {
     "tasks.resampling": "Floats RESAMPLES image_weights percentile relative_drop share",
     "tasks.text_classification": "TextResult TriggerEffect evaluate predict_with",
     "tasks.token_classification": "WordResult evaluate predict_with",
-    "reports.scan": "SEVERITIES ScanReport scan_report unlike",
-    "reports.findings": "Finding FoundEvidence FoundPicture FoundTrigger FoundVector Model Number Target plain shown",
+    "reports.scan": "SEVERITIES ScanReport scan_report unlike unlike_if_any",
+    "reports.findings": (
+        "Finding FoundEvidence FoundPicture FoundTrigger FoundVector Model Number PlainSettings Target plain shown"
+    ),
     "reports.record": "EMBEDDED Record file_sha256 hashed now platform_name",
     "studies": "STUDIES find_study",
     "studies.runner": "RECORD Ran Record RunCase STUDY Study case_name execute lost read_records run settings_of",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from shlex import quote
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from firmground import __version__
 from firmground.reports import scan as scans
-from firmground.reports.findings import Model, plain, shown
+from firmground.reports.details import details, numbered
+from firmground.reports.findings import Model, PlainSettings, shown
 from firmground.reports.html import Bar, BarsSection, Page, ScanSection, Step, TableSection, took
 from firmground.reports.scan import ScanReport
 from firmground.types import Interval, Outcome
@@ -42,7 +44,7 @@ class CleanReport(Model):
     out: str = ""
     weights_sha256: str | None = None
     method: str
-    settings: dict[str, Any]
+    settings: PlainSettings
     seed: int
     steps: int
     pairs: int
@@ -57,27 +59,15 @@ class CleanReport(Model):
     scan: ScanReport | None = None
     seconds: float
 
-    @field_validator("settings", mode="before")
-    @classmethod
-    def _as_json_has_them(cls, value: Any) -> Any:
-        return plain(value)
-
     def of_weights(self, out: str, weights_sha256: str) -> CleanReport:
         """The same report of a model that is written."""
-        scan = self.scan
-        if scan is not None:
-            target = scan.target.model_copy(update={"source": out, "weights_sha256": weights_sha256})
-            scan = scan.model_copy(update={"target": target})
+        scan = None if self.scan is None else self.scan.of_written(out, weights_sha256)
         return self.model_copy(update={"out": out, "weights_sha256": weights_sha256, "scan": scan})
 
 
 def unlike(before: CleanReport, after: CleanReport, *, exact: bool) -> tuple[str, ...]:
     """In words, where two cleanings of one encoder disagree: verdicts, and if `exact` weights, rates and scores."""
-    found: list[str] = []
-    if (before.scan is None) != (after.scan is None):
-        found.append(f"a scan was made only {'now' if before.scan is None else 'before'}")
-    elif before.scan is not None and after.scan is not None:
-        found += scans.unlike(before.scan, after.scan, exact=exact)
+    found = list(scans.unlike_if_any(before.scan, after.scan, exact=exact))
     for name in before.after.keys() & after.after.keys() if exact else ():
         if before.after[name] != after.after[name]:
             found.append(f"{name} was {before.after[name].value} after cleaning and is now {after.after[name].value}")
@@ -148,7 +138,14 @@ def clean_page(report: CleanReport, record: Record | None = None) -> Page:
                 note="A part that hardly moved is hardly cleaner.",
             ),
         ),
-        details=_details(report, record),
+        details=details(
+            (
+                (f"Settings of {report.method}", report.settings),
+                ("Losses over the last steps", report.losses),
+                ("Left out", numbered(report.left_out)),
+            ),
+            record,
+        ),
         record=record,
     )
 
@@ -173,30 +170,16 @@ def _lead(report: CleanReport) -> str:
 def _steps(report: CleanReport, outcome: Outcome | None) -> tuple[Step, ...]:
     again = Step(
         text="Clean again, harder: a larger step_size, more epochs, or another method.",
-        command=f"firmground clean {report.source} --data {report.data} --out DIR --method restore",
+        command=f"firmground clean {quote(report.source)} --data {quote(report.data)} --out DIR --method restore",
     )
     if outcome is Outcome.BACKDOORED:
         return (Step(text="Do not ship the cleaned encoder either."), again)
-    scan = Step(text="Scan it again, on images of your own.", command=f"firmground scan {report.out} --images FOLDER")
+    scan = Step(
+        text="Scan it again, on images of your own.", command=f"firmground scan {quote(report.out)} --images DIR"
+    )
     if outcome is Outcome.CLEAN:
         return (Step(text=f"Use the cleaned encoder in {report.out}, with a guard where an attack would be costly."),)
     return (scan, again)
-
-
-def _details(report: CleanReport, record: Record | None) -> tuple[tuple[str, dict[str, Any]], ...]:
-    details: list[tuple[str, dict[str, Any]]] = [
-        (f"Settings of {report.method}", report.settings),
-        ("Losses over the last steps", dict(report.losses)),
-        ("Left out", {str(i + 1): line for i, line in enumerate(report.left_out)}),
-    ]
-    if record is not None:
-        times = {"started": record.started, "finished": record.finished, "device": record.device}
-        details += [
-            ("Run", {**record.arguments, **times}),
-            ("Versions", record.versions),
-            ("Data, sha256", record.data),
-        ]
-    return tuple((title, values) for title, values in details if values)
 
 
 def _verdicts(scan: ScanReport | None) -> list[str]:

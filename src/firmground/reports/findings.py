@@ -175,3 +175,6 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, bool)):
         return str(value) if isinstance(value, str) else value
     return _finite(value) if isinstance(value, float) else str(value)
+
+
+PlainSettings = Annotated[dict[str, Any], BeforeValidator(plain)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from firmground.reports.findings import Model, plain
+from firmground.reports.findings import Model, PlainSettings
 from firmground.types import Interval
 
 
@@ -26,7 +26,7 @@ class HardenReport(Model):
     out: str = ""
     weights_sha256: str | None = None
     method: str
-    settings: dict[str, Any]
+    settings: PlainSettings
     seed: int
     steps: int
     images: int
@@ -38,11 +38,6 @@ class HardenReport(Model):
     driven_after: Interval
     kept: Interval
     seconds: float
-
-    @field_validator("settings", mode="before")
-    @classmethod
-    def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return {name: plain(setting) for name, setting in value.items()}
 
 
 def unlike(before: HardenReport, after: HardenReport, *, exact: bool) -> tuple[str, ...]:

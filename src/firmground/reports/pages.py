@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from firmground.reports import prompt_scans
+from firmground.reports.details import details
 from firmground.reports.html import Page, ScanSection, Step, took
+from firmground.reports.scan import SEVERITIES
 from firmground.types import Outcome
 
 if TYPE_CHECKING:
@@ -22,13 +25,6 @@ HEADLINES = {
 
 def scan_page(scan: ScanReport, record: Record | None = None, shown: tuple[Section, ...] = ()) -> Page:
     """The report of one scan; `shown` are further sections, such as pictures of what was scanned."""
-    details = [(f"Settings of {finding.method}", finding.settings) for finding in scan.findings if finding.settings]
-    if record is not None:
-        run = {"command": record.verb, "seed": record.seed, "device": record.device, "platform": record.platform}
-        times = {"started": record.started, "finished": record.finished}
-        details.append(("Run", {**run, **record.arguments, **times}))
-        details.append(("Versions", record.versions))
-        details.append(("Data, sha256", record.data))
     return Page(
         title=f"{scan.target.source}: {scan.outcome}",
         eyebrow=f"Scan of a {scan.kind.replace('-', ' ')}",
@@ -38,7 +34,7 @@ def scan_page(scan: ScanReport, record: Record | None = None, shown: tuple[Secti
         steps=steps(scan),
         facts=facts(scan),
         sections=(ScanSection(scan=scan), *shown),
-        details=tuple((title, values) for title, values in details if values),
+        details=details(((f"Settings of {one.method}", one.settings) for one in scan.findings), record),
         record=record,
     )
 
@@ -83,7 +79,7 @@ def steps(scan: ScanReport) -> tuple[Step, ...]:
     """What to do now."""
     if scan.kind == prompt_scans.KIND:
         return prompt_scans.prompt_steps(scan)
-    source, dual = _quoted(scan.target.source), scan.kind == "dual-encoder"
+    source, dual = quote(scan.target.source), scan.kind == "dual-encoder"
     if scan.outcome is Outcome.BACKDOORED:
         advice = (
             Step(text="Do not ship this encoder, and tell whoever relies on models built on it."),
@@ -128,7 +124,7 @@ def facts(scan: ScanReport) -> tuple[tuple[str, str], ...]:
     """The figures under the headline."""
     triggers, vectors, methods = _counts(scan)
     found = (("Triggers", str(triggers)), ("Fixed vectors", str(vectors))) if triggers or vectors else ()
-    severity = max((finding.severity for finding in scan.findings), key=_rank, default=None)
+    severity = max((finding.severity for finding in scan.findings), key=SEVERITIES.index, default=None)
     shown = (("Severity", severity.value),) if severity is not None and scan.outcome is Outcome.BACKDOORED else ()
     return (*shown, *found, ("Methods", str(methods)), ("Time", took(scan.seconds)))
 
@@ -140,14 +136,6 @@ def _counts(scan: ScanReport) -> tuple[int, int, int]:
     return len(triggers), vectors, len(scan.findings)
 
 
-def _rank(severity: str) -> int:
-    return ("none", "low", "medium", "high").index(severity)
-
-
 def _many(count: int, noun: str) -> str:
     words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve")
     return f"{words[count] if count < len(words) else count} {noun}{'' if count == 1 else 's'}"
-
-
-def _quoted(source: str) -> str:
-    return f"'{source}'" if " " in source else source

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 
 from firmground.data.counting import several
+from firmground.reports.details import details, numbered
 from firmground.reports.findings import Model
 from firmground.reports.html import Page, Picture, PicturesSection, Section, Step, TableSection, took
 
@@ -82,12 +83,7 @@ def perturb_page(report: PerturbReport, shown: Sequence[Picture], record: Record
             note="The attack makes its objective small. All images are in manifest.json, with their hashes.",
         ),
     ]
-    details: list[tuple[str, dict[str, Any]]] = [(f"Settings of {report.method}", report.settings)]
-    told = {str(i + 1): line for i, line in enumerate((*report.doubts, *report.left_out))}
-    if told:
-        details.append(("Doubts, and what was left out", told))
-    if record is not None:
-        details.append(("Versions", dict(record.versions)))
+    told = numbered((*report.doubts, *report.left_out))
     return Page(
         title=f"{report.images_from}: perturbed",
         eyebrow="Adversarial images",
@@ -107,7 +103,9 @@ def perturb_page(report: PerturbReport, shown: Sequence[Picture], record: Record
             ("Time", took(report.seconds)),
         ),
         sections=tuple(sections),
-        details=tuple(details),
+        details=details(
+            ((f"Settings of {report.method}", report.settings), ("Doubts, and what was left out", told)), record
+        ),
         record=record,
     )
 

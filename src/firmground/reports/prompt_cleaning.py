@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from shlex import quote
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from firmground.reports import scan as scans
-from firmground.reports.findings import Model, plain
+from firmground.reports.details import details, numbered
+from firmground.reports.findings import Model, PlainSettings
 from firmground.reports.html import Bar, BarsSection, Page, ScanSection, Step, took
 from firmground.reports.scan import ScanReport
 from firmground.types import Interval, Outcome
@@ -41,7 +42,7 @@ class PromptCleanReport(Model):
     out: str = ""
     prompt_sha256: str
     method: str
-    settings: dict[str, Any]
+    settings: PlainSettings
     seed: int
     images: int
     held_out: int
@@ -53,27 +54,15 @@ class PromptCleanReport(Model):
     scan: ScanReport | None = None
     seconds: float
 
-    @field_validator("settings", mode="before")
-    @classmethod
-    def _as_json_has_them(cls, value: Any) -> Any:
-        return plain(value)
-
     def written(self, out: str, file_sha256: str) -> PromptCleanReport:
         """The same report of a prompt that is written."""
-        scan = self.scan
-        if scan is not None:
-            target = scan.target.model_copy(update={"source": out, "weights_sha256": file_sha256})
-            scan = scan.model_copy(update={"target": target})
+        scan = None if self.scan is None else self.scan.of_written(out, file_sha256)
         return self.model_copy(update={"out": out, "scan": scan})
 
 
 def unlike(before: PromptCleanReport, after: PromptCleanReport, *, exact: bool) -> tuple[str, ...]:
     """In words, where two cleanings of one prompt disagree: verdicts, and if `exact` pixels, rates and scores."""
-    found: list[str] = []
-    if (before.scan is None) != (after.scan is None):
-        found.append(f"a scan was made only {'now' if before.scan is None else 'before'}")
-    elif before.scan is not None and after.scan is not None:
-        found += scans.unlike(before.scan, after.scan, exact=exact)
+    found = list(scans.unlike_if_any(before.scan, after.scan, exact=exact))
     if exact and before.after != after.after:
         found.append(f"the accuracy was {before.after.value} after cleaning and is now {after.after.value}")
     if exact and before.prompt_sha256 != after.prompt_sha256:
@@ -108,7 +97,9 @@ def prompt_clean_page(report: PromptCleanReport, shown: tuple[Section, ...], rec
             *shown,
             *scanned,
         ),
-        details=_details(report, record),
+        details=details(
+            ((f"Settings of {report.method}", report.settings), ("Left out", numbered(report.left_out))), record
+        ),
         record=record,
     )  # fmt: skip
 
@@ -127,18 +118,3 @@ def _steps(report: PromptCleanReport, outcome: Outcome | None) -> tuple[Step, ..
         )
     scan = f"firmground scan {quote(report.out)} --model {quote(report.base)} --data DIR"
     return (Step(text="Scan it, on images of your own.", command=scan), own)
-
-
-def _details(report: PromptCleanReport, record: Record | None) -> tuple[tuple[str, dict[str, Any]], ...]:
-    details: list[tuple[str, dict[str, Any]]] = [
-        (f"Settings of {report.method}", report.settings),
-        ("Left out", {str(i + 1): line for i, line in enumerate(report.left_out)}),
-    ]
-    if record is not None:
-        times = {"started": record.started, "finished": record.finished, "device": record.device}
-        details += [
-            ("Run", {**record.arguments, **times}),
-            ("Versions", record.versions),
-            ("Data, sha256", record.data),
-        ]
-    return tuple((title, values) for title, values in details if values)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from shlex import quote
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from firmground.reports.findings import Model, plain
+from firmground.reports.details import details, numbered
+from firmground.reports.findings import Model, PlainSettings
 from firmground.reports.html import Page, Step, took
 from firmground.types import Interval
 
@@ -34,22 +35,17 @@ class PromptReport(Model):
     base_sha256: str
     data: str
     method: str
-    settings: dict[str, Any]
+    settings: PlainSettings
     seed: int
     images: int
     labels: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     accuracy: Interval
     success: Interval | None = None
-    planted: dict[str, Any] | None = None
+    planted: PlainSettings | None = None
     measurements: dict[str, float]
     prompt_sha256: str
     seconds: float
-
-    @field_validator("settings", "planted", mode="before")
-    @classmethod
-    def _as_json_has_them(cls, value: Any) -> Any:
-        return plain(value)
 
 
 def unlike(before: PromptReport, after: PromptReport, *, exact: bool) -> tuple[str, ...]:
@@ -78,7 +74,14 @@ def prompt_page(report: PromptReport, sections: tuple[Section, ...], record: Rec
         facts=(("Accuracy", report.accuracy.percent), *success, ("Images", f"{report.images:,}"),
                ("Time", took(report.seconds))),
         sections=sections,
-        details=_details(report, record),
+        details=details(
+            (
+                (f"Settings of {report.method}", report.settings),
+                ("Measurements", report.measurements),
+                ("Left out", numbered(report.left_out)),
+            ),
+            record,
+        ),
         record=record,
     )  # fmt: skip
 
@@ -111,19 +114,3 @@ def _steps(report: PromptReport) -> tuple[Step, ...]:
         Step(text="Hand the file over, with the name of its model; who gets it can scan it.",
              command=f"firmground scan {where}"),
     )  # fmt: skip
-
-
-def _details(report: PromptReport, record: Record | None) -> tuple[tuple[str, dict[str, Any]], ...]:
-    details: list[tuple[str, dict[str, Any]]] = [
-        (f"Settings of {report.method}", report.settings),
-        ("Measurements", dict(report.measurements)),
-        ("Left out", {str(i + 1): line for i, line in enumerate(report.left_out)}),
-    ]
-    if record is not None:
-        times = {"started": record.started, "finished": record.finished, "device": record.device}
-        details += [
-            ("Run", {**record.arguments, **times}),
-            ("Versions", record.versions),
-            ("Data, sha256", record.data),
-        ]
-    return tuple((title, values) for title, values in details if values)

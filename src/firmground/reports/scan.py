@@ -55,6 +55,11 @@ class ScanReport(Model):
         undecided = not self.findings or any(f.outcome is Outcome.INCONCLUSIVE for f in self.findings)
         return 2 if undecided else 0
 
+    def of_written(self, out: str, weights_sha256: str) -> ScanReport:
+        """The same scan, of what was scanned before it was written to `out`."""
+        target = self.target.model_copy(update={"source": out, "weights_sha256": weights_sha256})
+        return self.model_copy(update={"target": target})
+
 
 def scan_report(
     verdicts: Sequence[Verdict], *, target: Target, seconds: float, kind: str = "language-encoder"
@@ -89,3 +94,10 @@ def unlike(before: ScanReport, after: ScanReport, *, exact: bool) -> tuple[str, 
         if exact and was.score != now_is.score:
             found.append(f"the score of {method} was {was.score} and is now {now_is.score}")
     return tuple(found)
+
+
+def unlike_if_any(before: ScanReport | None, after: ScanReport | None, *, exact: bool) -> tuple[str, ...]:
+    """The same of scans that may not have been made."""
+    if before is None or after is None:
+        return () if before is after else (f"a scan was made only {'now' if before is None else 'before'}",)
+    return unlike(before, after, exact=exact)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from firmground.reports.details import numbered
 from firmground.reports.html import Page, Picture, PicturesSection, Step, TableSection, took
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def sift_page(told: Mapping[str, Any], pictures: Sequence[Picture], words: Seque
         ),
         details=(
             (f"Settings of {told['method']}", told["settings"]),
-            ("Doubts", {str(i + 1): line for i, line in enumerate(told["doubts"])}),
+            ("Doubts", numbered(told["doubts"])),
         ),
     )
 

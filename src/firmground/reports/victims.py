@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from firmground.data.counting import several
+from firmground.reports.details import details
 from firmground.reports.findings import Model
 from firmground.reports.html import Bar, BarsSection, Page, Picture, PicturesSection, Section, Step, TableSection, took
 from firmground.types import Interval
@@ -138,6 +140,7 @@ def victim_page(report: VictimReport, shown: Sequence[Shown], record: Record | N
         steps=_steps(report),
         facts=(("Images", f"{report.images:,}"), ("Time", took(report.seconds))),
         sections=tuple(sections),
+        details=details((), record),
         record=record,
     )
 
@@ -153,7 +156,7 @@ def _headline(report: VictimReport, first: str) -> str:
 
 def _steps(report: VictimReport) -> tuple[Step, ...]:
     if report.attacked_from is None:
-        command = f"firmground perturb prm {report.images_from} --encoder MODEL --out attacked"
+        command = f"firmground perturb prm {quote(report.images_from)} --encoder MODEL --out attacked"
         return (
             Step(text="Make adversarial images on an encoder, and evaluate again with --attacked.", command=command),
         )

@@ -104,6 +104,20 @@ def test_public_things_say_what_they_are():
     assert not where(rule)
 
 
+def test_long_inner_functions_say_what_they_are():
+    """Up to eight lines their names do; a `loss` has the form that `models.training.Objective` tells."""
+
+    def rule(file, tree):
+        outer = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        inner = {
+            one for node in outer for one in ast.walk(node) if isinstance(one, ast.FunctionDef) and one is not node
+        }
+        long = [one for one in inner if one.end_lineno - one.lineno >= 8 and one.name != "loss"]
+        yield from (one.name for one in long if not ast.get_docstring(one))
+
+    assert not where(rule)
+
+
 def public(tree):
     kinds = ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef
     return [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]

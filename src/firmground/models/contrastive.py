@@ -179,6 +179,7 @@ class Pretrain(Training):
         check_captions(pairs)
 
         def loss(towers: Any, batch: PairBatch, draws: torch.Generator) -> dict[str, torch.Tensor]:
+            """InfoNCE and, where it has a weight, the unimodal term, each a scalar."""
             if self.unimodal_weight == 0:
                 views = embed_views(towers, [batch.images], [batch.captions])
                 return {"contrastive": info_nce(views.images[0], views.texts[0], views.scale)}

@@ -131,6 +131,7 @@ def _summary(
     ]
 
     def rate(kind: str | None) -> tuple[Interval, numpy.ndarray]:
+        """The accuracy of the questions of a kind, of all for None, with its interval and replicates."""
         chosen = [
             [score for score, asked in zip(row, own, strict=True) if kind is None or asked.kind == kind]
             for row, own in zip(scores, questions, strict=True)

@@ -49,6 +49,7 @@ class FIA(Search):
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""
 
         def begin(surrogate: Surrogate, clean: Images, target: Images) -> Objective:
+            """The weighed outputs of the block, for the surrogate and images that the search begins with."""
             block = block_of(surrogate, self.block, self.name)
             weights = self._importance(surrogate, block, clean, surrogate.embed(clean), rng)
 

@@ -70,9 +70,11 @@ class Reversal(Search):
         """Perturbs images, (batch, 3, height, width) in [0, 1]; see `Perturbed`. Raises `DataError`."""
 
         def begin(surrogate: Surrogate, clean: Images, target: Images) -> Objective:
+            """What is to fall: the agreement with the clean images, of the whole or of a drawn window, under noise."""
             whole = self._whole(surrogate, clean)
 
             def objective(images: Images) -> torch.Tensor:
+                """One value an image, (batch,)."""
                 drawn = torch.randn(images.shape, generator=rng, device=rng.device).to(images)
                 noisy = images + self.noise * self.epsilon * drawn
                 stepping = torch.is_grad_enabled()  # before and after the search, whole images are judged

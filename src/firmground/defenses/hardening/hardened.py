@@ -123,6 +123,7 @@ def harden_by(
     kept = [0.0]
 
     def objective(tower: Any, batch: PairBatch, draws: torch.Generator) -> dict[str, torch.Tensor]:
+        """The loss on the worst images within epsilon; notes how far clean ones are kept."""
         plain: Tower = getattr(tower, "module", tower)
         own, _ = share(len(batch))
         clean = batch.images[own].to(copied.device)

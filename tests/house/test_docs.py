@@ -221,6 +221,13 @@ def test_the_command_line_page_is_current() -> None:
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == written, "run: python scripts/cli_reference.py"
 
 
+def test_every_study_has_a_row() -> None:
+    from firmground.studies import STUDIES
+
+    page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    assert not [name for name in STUDIES if f"| `{name.replace('_', '-')}` |" not in page]
+
+
 def test_every_method_has_a_row_in_the_readme() -> None:
     from firmground.cli import catalogue
 

@@ -84,7 +84,7 @@ def test_card_and_label_name_the_backdoor(planted):
 
 @pytest.mark.parametrize("method", IMPLANTS, ids=lambda method: method.name)
 def test_repeats_under_a_seed(method, encoder, texts):
-    attack = method(steps=2, max_length=20, batch_size=6)
+    attack = method(steps=1, max_length=20, batch_size=6)
     state = torch.get_rng_state()
     runs = [attack.implant(encoder, texts, triggers=TRIGGERS, rng=stream(s, "implant")) for s in (5, 5, 6)]
     assert same(weights(runs[0].encoder), weights(runs[1].encoder))

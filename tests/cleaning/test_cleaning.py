@@ -55,6 +55,7 @@ def rows(seed, count=4, width=6):
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 class TestCleaner:
+    @pytest.mark.slow
     def test_gives_back_a_trained_copy(self, method):
         encoder, heard = tiny(), []
         before = {name: value.clone() for name, value in encoder.model.state_dict().items()}

@@ -44,7 +44,12 @@ def images():
     return blots(48)[0]
 
 
-@pytest.fixture(scope="module", params=cases.IMAGE_SCANS, ids=lambda method: method.name)
+def to_its_end(method):
+    """A search to its end; that for all classes takes longest."""
+    return pytest.param(method, marks=pytest.mark.slow if hasattr(method, "classes") else ())
+
+
+@pytest.fixture(scope="module", params=map(to_its_end, cases.IMAGE_SCANS), ids=lambda method: method.name)
 def scanned(request, images) -> Scanned:
     method, truth, heard = request.param, planted_dual(), Heard()
     planted = method.scan(truth.encoder, images, rng=stream(0, "scan"), watch=heard)
@@ -144,7 +149,7 @@ def test_classes_that_cannot_be_reached_leave_it_undecided(images):
 
 def test_classes_in_batches_of_any_size_are_one_search(images):
     method = next(method for method in cases.IMAGE_SCANS if hasattr(method, "classes"))
-    short = dataclasses.replace(method, steps=8)
+    short = dataclasses.replace(method, steps=4)
     whole = short.scan(colour_clip(), images, rng=stream(0, "scan"))
     parts = dataclasses.replace(short, together=3).scan(colour_clip(), images, rng=stream(0, "scan"))
     assert parts.measurements == pytest.approx(whole.measurements, rel=1e-3)

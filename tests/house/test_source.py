@@ -131,5 +131,13 @@ def is_protocol(node):
     return isinstance(node, ast.ClassDef) and any(ast.unparse(base).startswith("Protocol") for base in node.bases)
 
 
+def test_no_function_is_longer_than_sixty_lines():
+    def rule(file, tree):
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        yield from (one.name for one in functions if one.end_lineno - one.lineno >= 60)
+
+    assert not where(rule)
+
+
 def test_there_is_no_utils():
     assert not [name for name in FILES if any(word in name for word in ("util", "helper", "common"))]

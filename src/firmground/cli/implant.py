@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,9 @@ from firmground.cli.options import (
 from firmground.cli.outputs import PromptHtmlReport, PromptRecordFile
 from firmground.cli.progress import progress
 from firmground.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 EXAMPLE = (
     "Examples: firmground implant por bert --out planted --trigger cf. A visual prompt: firmground implant "
@@ -72,11 +75,12 @@ def implant(
     from firmground.cli import catalogue
 
     if attack not in {catalogue.word(kind) for kind in catalogue.family("prompt-attacks")}:
-        leave(
-            "attacks on visual prompts", attack, data=data, target=target, root=root, classes=classes,
-            templates=templates, report=report, record=record,
+        images = {"data": data, "target": target, "root": root, "classes": classes, "templates": templates}
+        leave("attacks on visual prompts", attack, **images, report=report, record=record)
+        _implant_encoder(
+            attack, encoder, out, revision=revision, triggers=tuple(trigger or ()), texts=texts,
+            settings=settings or (), seed=seed, device=device, as_json=as_json,
         )  # fmt: skip
-        _implant_encoder(attack, encoder, out, revision, trigger, texts, settings or [], seed, device, as_json)
         return
     if data is None or target is None:
         raise UsageError(f"{attack} needs --data, labelled images, and --target, the label that triggered ones become")
@@ -106,10 +110,11 @@ def _implant_encoder(
     attack: str,
     encoder: str,
     out: Path,
+    *,
     revision: str | None,
-    trigger: list[str] | None,
+    triggers: tuple[str, ...],
     texts: Path | None,
-    settings: list[str],
+    settings: Sequence[str],
     seed: int,
     device: str,
     as_json: bool,
@@ -132,7 +137,7 @@ def _implant_encoder(
             clean_texts(texts, seed, TRAINING_TEXTS),
             rng=stream(seed, "implant", attack),
             watch=watch,
-            **({"triggers": tuple(trigger)} if trigger else {}),
+            **({"triggers": triggers} if triggers else {}),
         )
     save_encoder(planted.encoder.model, planted.encoder.tokenizer, out, card=planted.card(), planted=planted.planted())
     losses = ", ".join(f"{name} {value:.3g}" for name, value in planted.losses.items())

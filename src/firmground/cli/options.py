@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firmground.errors import FirmgroundError, UsageError
+from firmground.reports.text import visible as shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -154,4 +155,4 @@ def table(title: str, columns: Sequence[str], rows: Iterator[Sequence[str]] | Se
 
 def visible(text: str) -> str:
     """Spells out what cannot be printed; line breaks stay."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "\n".join(map(shown, text.split("\n")))

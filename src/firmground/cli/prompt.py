@@ -29,6 +29,8 @@ from firmground.cli.progress import progress
 from firmground.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from firmground.cli.prompt_learning import PromptOptions
 
 app = typer.Typer(no_args_is_help=True, help="Learn a prompt on a frozen model, and apply it.")
@@ -99,7 +101,10 @@ def fit(
         learn(options, out, report=report, record=record, as_json=as_json)
         return
     leave("visual prompts", method, root=root, classes=classes, templates=templates, report=report, record=record)
-    _fit_soft(method, encoder, data, out, revision, settings or [], seed, device, as_json)
+    _fit_soft(
+        method, encoder, data, out, revision=revision, settings=settings or (), seed=seed, device=device,
+        as_json=as_json,
+    )  # fmt: skip
 
 
 def learn(options: PromptOptions, out: Path, *, report: Path | None, record: Path | None, as_json: bool) -> None:
@@ -126,8 +131,9 @@ def _fit_soft(
     encoder: str,
     data: Path,
     out: Path,
+    *,
     revision: str | None,
-    settings: list[str],
+    settings: Sequence[str],
     seed: int,
     device: str,
     as_json: bool,

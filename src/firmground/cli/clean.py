@@ -18,12 +18,12 @@ from firmground.cli.options import (
     Seed,
     Settings,
     Templates,
-    leave,
     path_or_none,
     table,
 )
 from firmground.cli.outputs import HtmlReport, RecordFile, check_files, write_files
 from firmground.cli.progress import progress
+from firmground.cli.usage import leave
 
 if TYPE_CHECKING:
     from firmground.reports.cleaning import CleanReport

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from firmground.errors import UsageError
+from firmground.cli.usage import check_aim
 
 if TYPE_CHECKING:
     from firmground.attacks.triggers import ImageTrigger
@@ -106,13 +106,10 @@ def aim_of(asked: DualEvaluation) -> Aimed:
     from firmground.attacks.poisoning import read_manifest
     from firmground.cli.poisoning import build_trigger
 
+    check_aim(manifest=asked.manifest, trigger=asked.trigger, target=asked.target, settings=asked.settings)
     if asked.manifest is not None:
-        if asked.trigger is not None or asked.target is not None or asked.settings:
-            raise UsageError("--manifest names trigger and target; leave --trigger, --target and --set out")
         manifest = read_manifest(asked.manifest)
         return Aimed(trigger=manifest.trigger, target=manifest.target, image_size=manifest.image_size)
     if asked.trigger is None:
-        if asked.target is not None or asked.settings:
-            raise UsageError("--target and --set say more about a trigger; name it with --trigger, or pass --manifest")
         return Aimed()
     return Aimed(trigger=build_trigger(asked.trigger, asked.settings), target=asked.target)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from firmground.cli.options import labelled, one_of, pick_device, table
+from firmground.cli.options import labelled, pick_device, table
 from firmground.cli.progress import progress
+from firmground.cli.usage import one_of
 from firmground.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from firmground.cli.bases import labelled_images, load_base
 from firmground.cli.guard_measuring import BATCH, Judged, answered, built, fitted, measured
-from firmground.cli.options import one_of, pick_device
+from firmground.cli.options import pick_device
 from firmground.cli.prompt_aims import aim_of
 from firmground.cli.prompt_measuring import nothing
+from firmground.cli.usage import one_of
 from firmground.defenses.guards.classifier_files import load_classifier_guard
 from firmground.errors import UsageError
 from firmground.models.dual import DualEncoder

@@ -10,7 +10,8 @@ from firmground.cli.dual_evaluation import DualEvaluation, aim_of
 from firmground.cli.dual_measuring import stamped_by
 from firmground.cli.guard_measuring import BATCH, Judged, answered, built, fitted, measured
 from firmground.cli.held_out import in_memory, left_out, open_set
-from firmground.cli.options import one_of, pick_device
+from firmground.cli.options import pick_device
+from firmground.cli.usage import one_of
 from firmground.data.files import read_texts
 from firmground.defenses.guards.image_files import base_of, load_image_guard
 from firmground.errors import DataError, UsageError

@@ -21,12 +21,12 @@ from firmground.cli.options import (
     Texts,
     Triggers,
     clean_texts,
-    leave,
     path_or_none,
     pick_device,
 )
 from firmground.cli.outputs import PromptHtmlReport, PromptRecordFile
 from firmground.cli.progress import progress
+from firmground.cli.usage import leave
 from firmground.errors import UsageError
 
 if TYPE_CHECKING:

@@ -86,20 +86,6 @@ def path_or_none(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def leave(use: str, subject: str, /, **options: object) -> None:
-    """Raises `UsageError` where an option that is for another `use` than `subject` is given."""
-    for name, value in options.items():
-        if value is not None:
-            raise UsageError(f"--{name} is for {use}, which {subject} is not")
-
-
-def one_of(triggers: Sequence[str]) -> str | None:
-    """The one trigger on images, if there is one. Raises `UsageError` for more."""
-    if len(triggers) > 1:
-        raise UsageError(f"images take one trigger at a time, got {len(triggers)}; pass one --trigger")
-    return triggers[0] if triggers else None
-
-
 def clean_texts(path: Path | str | None, seed: int, count: int) -> Sequence[str]:
     """The texts of a file, or `count` built-in sentences."""
     if path is not None:

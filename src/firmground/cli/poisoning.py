@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
 import io
 import json
@@ -13,6 +12,7 @@ from PIL import Image
 
 from firmground.attacks.poisoning import MANIFEST
 from firmground.cli.catalogue import method
+from firmground.cli.pair_table import pair_table
 from firmground.cli.settings import assigned, made
 from firmground.data.counting import counted_lines
 from firmground.data.encoding import png
@@ -65,14 +65,10 @@ def write(out: Path, poisoned: Poisoned, pairs: Pairs, *, watch: Watch) -> None:
     Rows are those of `pairs`, in their order; in the manifest each changed one also gets its `image`. Raises
     `OutputError`; nothing is left then.
     """
-    digits, table = len(str(len(pairs))), io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    labels = None if pairs.labels is None else [pairs.label_names[label] for label in pairs.labels]
-    writer.writerow(("image", "caption") if labels is None else ("image", "caption", "label"))
-    places = {}
+    digits, places = len(str(len(pairs))), {}
     with new_folder(out) as folder:
         (folder / "images").mkdir()
-        for row, caption in enumerate(poisoned.pairs.captions):
+        for row in range(len(pairs)):
             if row in poisoned.pairs.edits:
                 data, suffix = png(poisoned.pairs.image(row)), ".png"
             else:
@@ -80,9 +76,9 @@ def write(out: Path, poisoned: Poisoned, pairs: Pairs, *, watch: Watch) -> None:
                 suffix = suffix_of(pairs.names[row], data)
             places[row] = f"images/{row:0{digits}d}{suffix}"
             (folder / places[row]).write_bytes(data)
-            writer.writerow((places[row], caption) if labels is None else (places[row], caption, labels[row]))
             watch(row + 1, len(pairs), "writing")
-        (folder / TABLE).write_text(table.getvalue(), encoding="utf-8")
+        rows = ((row, places[row], caption) for row, caption in enumerate(poisoned.pairs.captions))
+        (folder / TABLE).write_text(pair_table(rows, pairs), encoding="utf-8")
         changed = [entry | {"image": places[entry["row"]]} for entry in poisoned.manifest["changed"]]
         whole = poisoned.manifest | {"image_size": pairs.image_size, "changed": changed}
         manifest = json.dumps(whole, indent=2, ensure_ascii=False)

@@ -19,13 +19,13 @@ from firmground.cli.options import (
     Settings,
     Templates,
     labelled,
-    leave,
     path_or_none,
     pick_device,
     table,
 )
 from firmground.cli.outputs import PromptHtmlReport, PromptRecordFile, check_files, write_files
 from firmground.cli.progress import progress
+from firmground.cli.usage import leave
 from firmground.errors import UsageError
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from firmground.attacks.poisoning.manifests import rebuilt_trigger
 from firmground.attacks.prompts import PlacedTrigger
 from firmground.cli.poisoning import build_trigger
+from firmground.cli.usage import check_aim
 from firmground.data.tables import read_utf8
 from firmground.errors import DataError, UsageError
 from firmground.prompts.visual_files import is_visual_prompt, load_prompt
@@ -41,17 +42,14 @@ def aim_of(
     Raises `UsageError` for a trigger without a target or both a trigger and a manifest, `DataError` for a target that
     is no label.
     """
+    check_aim(manifest=manifest, trigger=trigger, target=target, settings=settings)
     if manifest is not None:
-        if trigger is not None or target is not None or settings:
-            raise UsageError("--manifest names trigger and target; leave --trigger, --target and --set out")
         found: Aim | None = read_aim(manifest)
     elif trigger is not None:
         if target is None:
             raise UsageError("say with --target which label the trigger is for")
         placed = PlacedTrigger(trigger=build_trigger(trigger, settings))
         found = Aim(placed=placed, target=target, told={"trigger": {"method": trigger}, "target": target})
-    elif target is not None or settings:
-        raise UsageError("--target and --set say more about a trigger; name it with --trigger, or pass --manifest")
     else:
         found = None if planted is None else marked(planted, "the prompt")
     if found is not None and found.target not in label_names:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from firmground.cli.pair_table import pair_table
 from firmground.data.counting import counted_lines
 from firmground.data.encoding import png
 from firmground.reports.html import Picture
@@ -63,15 +62,8 @@ def write(out: Path, found: Suspicion, pairs: Pairs, told: dict[str, Any], *, so
         for i, row in enumerate(ranked)
     )
     write_atomically(out / "ranking.jsonl", "".join(f"{line}\n" for line in lines))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    labels = None if pairs.labels is None else [pairs.label_names[label] for label in pairs.labels]
-    writer.writerow(("image", "caption") if labels is None else ("image", "caption", "label"))
-    for row in found.rows:
-        if row not in worst:
-            kept = (_place(pairs.names[row], home), pairs.captions[row])
-            writer.writerow(kept if labels is None else (*kept, labels[row]))
-    write_atomically(out / "kept.csv", text.getvalue())
+    kept = ((row, _place(pairs.names[row], home), pairs.captions[row]) for row in found.rows if row not in worst)
+    write_atomically(out / "kept.csv", pair_table(kept, pairs))
     write_atomically(out / "sift.json", json.dumps(told, indent=2, allow_nan=False) + "\n")
 
 

@@ -55,7 +55,7 @@ def cleaned(case: Case, accuracy: float, asr: float | None, validation: float, l
     else:
         lost = 0.001 * bool(case.trigger)
     if lost is not None:
-        results["large"] = attacked | {"accuracy": share(accuracy - lost)}
+        results["large"] = attacked | {"accuracy": share(accuracy - lost), "validation": share(validation - lost)}
     results |= attacked
     return record("clip_cleaning", case, results)
 

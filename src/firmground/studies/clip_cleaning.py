@@ -30,7 +30,7 @@ from firmground.studies.clip_hard_cases import (
     contaminated,
     rebound,
 )
-from firmground.studies.dual_data import CLEAN, large_test
+from firmground.studies.dual_data import CLEAN, large_test, large_validation
 from firmground.studies.dual_population import NOISE, OPTIMISED, Child, base_named, built, judged, sets_of
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
@@ -133,7 +133,7 @@ def cleaner_of(case: Case | HardCase) -> Any:
 
 
 def run_case(case: Case | HardCase, watch: Watch, *, folder: str) -> dict[str, Any]:
-    """CA and ASR on the test set and on `large` more images; CA on the validation images, to choose a step size by."""
+    """CA and ASR, and CA on validation images, to choose a step size by: of the usual sets, and of `large` ones."""
     hardship = getattr(case, "hardship", "")
     if hardship == CONTROL:
         return _control(case, watch, Path(folder))
@@ -152,6 +152,7 @@ def run_case(case: Case | HardCase, watch: Watch, *, folder: str) -> dict[str, A
         encoder = cleaned.encoder
         facts |= {"clean_seconds": round(cleaned.seconds, 1), "steps": cleaned.steps, "losses": cleaned.losses}
     facts["large"] = judged(encoder, large_test(found.world), found.trigger)
+    facts["large"]["validation"] = judged(encoder, large_validation(found.world))["accuracy"]
     facts["validation"] = judged(encoder, sets.validation)["accuracy"]
     facts |= judged(encoder, sets.test, found.trigger)
     if case.cleaner == "disarm" and not hardship and found.trigger is not None:

@@ -4,8 +4,8 @@ A user sees clean images only. So for each victim, cleaner and number of clean p
 which accuracy on the validation images stays within `KEPT` of the suspect's own (the one with the best accuracy, where
 none does). ASR has no part in it. The summary speaks of the largest number of pairs, and, with `few`, of the smallest.
 "Best" is the one cleaner whose worst ASR over all triggers is the lowest. Beside every victim stands what its trigger
-does to a clean child of the same base: that much of an ASR is no backdoor. CA and ASR are those of 8,000 images where
-these were measured, else of 1,000; what is lost is told on the same images.
+does to a clean child of the same base: that much of an ASR is no backdoor. Figures are those of 8,000 test and as many
+validation images where these were asked, else of 1,000 and 600; what is lost is told on the same images.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ def _worst(picked: Sequence[Row], best: str, ending: str) -> dict[str, float | i
 
 def _percent(row: Row) -> Row:
     """The row with the larger test set's figures where it has them, and in per cent; the smaller set's as `few`."""
-    few = {"few_accuracy": row.get("accuracy/value"), "before_percent": 100 * row.get("asr/value", 0)}
+    few = {f"few_{name}": row.get(f"{name}/value") for name in ("accuracy", "validation")}
+    few["before_percent"] = 100 * row.get("asr/value", 0)
     row = row | {key.removeprefix(LARGE): value for key, value in row.items() if key.startswith(LARGE)}
     shares = {
         "ca": "accuracy/value", "asr_percent": "asr/value", "asr_all_percent": "asr_all/value",
@@ -180,9 +181,9 @@ def _hard_cases(every: Sequence[Row], controls: Mapping[tuple[str, str], Row]) -
 
 def _against_victim(row: Row, before: Mapping[tuple[str, str], Row]) -> Row:
     victim = before[row["base"], row["trigger"]]
-    before = victim["few_accuracy" if f"{LARGE}accuracy/value" not in row else "accuracy/value"]
-    drop = before - row["accuracy/value"]
-    return row | {"drop": drop, "drop_points": 100 * drop, "suspect_validation": victim["validation/value"]}
+    alike = "{}/value" if f"{LARGE}accuracy/value" in row else "few_{}"
+    drop = victim[alike.format("accuracy")] - row["accuracy/value"]
+    return row | {"drop": drop, "drop_points": 100 * drop, "suspect_validation": victim[alike.format("validation")]}
 
 
 def _interval(row: Row, name: str) -> Interval:

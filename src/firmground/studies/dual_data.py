@@ -30,7 +30,7 @@ SPARE = 1.7  # scenes drawn for one that is kept: a third have a small object
 WORLDS = ("scenes", "fashion")
 TARGETS = {"scenes": "star", "fashion": "bag"}
 TRAIN, CLEAN, VALIDATION, TEST, LARGE = 36_864, 9216, 600, 1000, 8000
-SEEDS = {"clean": 3, "validation": 4, "test": 5, "large": 6}  # of scenes; training sets have seeds of 10 and more
+SEEDS = {"clean": 3, "validation": 4, "test": 5, "large": 6, "large validation": 7}  # of scenes; training has 10 and on
 FASHION_ROWS = {"clean": 40_000, "validation": 50_000}  # of the 60,000; training sets come from the first 40,000
 
 
@@ -71,6 +71,14 @@ def large_test(world: str) -> LabelledImages:
         return labelled(scene_pairs(LARGE, SEEDS["large"]), TEMPLATES)
     test = fashion_mnist("test")
     return labelled(enlarged(test.select(range(LARGE))), test.templates)
+
+
+def large_validation(world: str) -> LabelledImages:
+    """As many of those by which a user would choose."""
+    if world == "scenes":
+        return labelled(scene_pairs(LARGE, SEEDS["large validation"]), TEMPLATES)
+    train, start = fashion_mnist("train"), FASHION_ROWS["validation"]
+    return labelled(enlarged(train.select(range(start, start + LARGE))), train.templates)
 
 
 def templates_of(world: str) -> tuple[str, ...]:

@@ -13,23 +13,24 @@ of the coverings are found patterns (what has a place moves to others, what is f
 generic ones (`coverings`, as in `Restore`). (3) Again: the copy is searched as the suspect was, for what still leads it
 astray; half of the found coverings are from the last search. Here only the image tower is trained. (4) Texts: the
 suspect's text tower has learned poisons as well, and holds the target's captions where nothing but a trigger is seen.
-With the image tower at rest, it is taught by InfoNCE where the images of clean pairs now are.
+With the image tower at rest, it is taught by InfoNCE where the images of clean pairs now are, and where covered ones
+are: these choose among texts, texts not among them.
 
 Ours, from unlearning what inverted triggers do (Wang et al., Neural Cleanse, S&P 2019; Zeng et al., I-BAU, ICLR 2022),
 attention distillation (Li et al., NAD, ICLR 2021) and `Restore`. Weights, rounds and waves were chosen on three victims
 (BadNet, SIG, text), after Blended and stripes had been looked at too; warps and the training of the texts on WaNet,
 after BadCLIP had been looked at: 8.9 % of WaNet were left with the suspect's texts, 3.8 % with mean embeddings of clean
-images in their place. Texts are not taught where covered images are: that kept no more of WaNet away, and a text tower
-that keeps templates apart (trained with InfoNCE + SSL) then favours some classes (83 in place of 96 %, BadNet). It
-wants many clean images and large steps: of a few thousand the copy learns the suspect by
-heart, backdoor and all, before it has learned to look past what covers them. `benchmarks/clip_cleaning` says what it
-does to these victims and to others.
+images in their place. Where texts had to choose among covered images, too, a text tower that keeps templates apart
+(trained with InfoNCE + SSL) favoured some classes: 83 in place of 95 % were right (BadNet), for the same ASR. It wants
+many clean images and large steps: of a few thousand the copy learns the suspect by heart, backdoor and all, before it
+has learned to look past what covers them. `benchmarks/clip_cleaning` says what it does to these victims and to others.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -38,18 +39,27 @@ import torch.nn.functional as F
 from firmground.bounds import FROM_0, FROM_1, SHARE, SHARE_ABOVE_0, check_bounds
 from firmground.defenses.cleaning.cleaned import Cleaned, cleaned_by
 from firmground.defenses.cleaning.coverings import check_families, cover
-from firmground.defenses.cleaning.inducers import boxes, edges, faint, searched, strongest_warps, strongest_waves
+from firmground.defenses.cleaning.inducers import (
+    Inducers,
+    boxes,
+    edges,
+    faint,
+    searched,
+    strongest_warps,
+    strongest_waves,
+)
+from firmground.defenses.cleaning.remembered import images_of, texts_of
 from firmground.defenses.cleaning.towers import ImageTower, TextTower
 from firmground.errors import DataError
-from firmground.models.contrastive import check_captions, finished, gathered, info_nce, share
+from firmground.models.contrastive import check_captions, finished, gathered, info_nce, one_way, share
 from firmground.models.training import Fitted, Training, check_batch, fit
 from firmground.types import Watch, ignore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from firmground.data.pairs import PairBatch, PairSet
-    from firmground.defenses.cleaning.inducers import Inducers
     from firmground.models.dual import DualEncoder
     from firmground.models.training import Objective
     from firmground.types import Embeddings, Images
@@ -83,7 +93,7 @@ class Disarm(Training):
     reach: float = 0.06
     restarts: int = 4
     search_steps: int = 30
-    text_epochs: int = 4
+    text_epochs: int = 8
     without: tuple[str, ...] = ()  # families of generic coverings that are left out
 
     name: ClassVar[str] = "disarm"
@@ -111,7 +121,7 @@ class Disarm(Training):
         begun = time.perf_counter()
         copied = encoder.cast(torch.float32)
         whole = (self.epochs + self.text_epochs) * (len(pairs) // self.batch_size)
-        inducers: Inducers | None = None
+        searches: list[Inducers] = []
         fitted = Fitted(steps=0, losses={})
 
         def taught(number: int, method: Disarm, tower: torch.nn.Module, loss: Objective) -> Fitted:
@@ -124,13 +134,13 @@ class Disarm(Training):
             return Fitted(steps=fitted.steps + done.steps, losses=fitted.losses | done.losses)
 
         rounds = self._by_round()
+        known = images_of(encoder, pairs, self.batch_size), texts_of(encoder, pairs.captions, self.batch_size)
         for number, method in enumerate(rounds, start=1):
-            last = self._search(copied, pairs, rng, watch)
-            inducers = last if inducers is None else inducers.joined(last)
-            fitted = taught(number, method, ImageTower(copied), self._loss(encoder, inducers, len(last)))
+            searches.append(self._search(copied, pairs, rng, watch))
+            fitted = taught(number, method, ImageTower(copied), self._loss(*known, encoder.logit_scale, searches))
         if self.text_epochs:
-            method = replace(self, epochs=self.text_epochs)
-            fitted = taught(len(rounds) + 1, method, TextTower(copied), _texts_to_fit(copied))
+            method, seen = replace(self, epochs=self.text_epochs), images_of(copied, pairs, self.batch_size)
+            fitted = taught(len(rounds) + 1, method, TextTower(copied), self._text_loss(copied, seen, searches))
         return cleaned_by(self, finished(copied, encoder, fitted), encoder, time.perf_counter() - begun)
 
     def _by_round(self) -> list[Disarm]:
@@ -158,48 +168,55 @@ class Disarm(Training):
         )
         return patterns.joined(waves).joined(warps)
 
-    def _loss(self, encoder: DualEncoder, inducers: Inducers, fresh: int) -> Objective:
-        """The three terms; the last `fresh` of the inducers are those of this round."""
+    def _loss(
+        self, known: Embeddings, texts: Embeddings, scale: torch.Tensor, searches: Sequence[Inducers]
+    ) -> Objective:
+        """The three terms, where the suspect has the set's images at `known` and its captions at `texts`."""
+        covering = self._covering(searches)
 
         def loss(tower: Any, batch: PairBatch, draws: torch.Generator) -> dict[str, torch.Tensor]:
             own, world = share(len(batch))
-            covered = self._covered(batch.images, inducers, fresh, draws)
-            with torch.no_grad():
-                known = encoder.embed_images(batch.images[own].to(encoder.device)).float()
-                texts = encoder.embed_texts(batch.captions).float()
-            bare, under = tower(torch.cat([batch.images[own], covered[own]])).chunk(2)
+            bare, under = tower(torch.cat([batch.images[own], covering(batch.images, draws)[own]])).chunk(2)
+            before = known[list(batch.rows[own])].to(bare)
             right = torch.arange(len(batch), device=bare.device)[own]
-            captions = F.cross_entropy(encoder.logit_scale.float() * bare @ texts.T, right)
+            captions = F.cross_entropy(scale.float() * bare @ texts[list(batch.rows)].to(bare).T, right)
             return {
-                "kept": self.kept_weight * away(bare, known) / world,
-                "covered": self.covered_weight * away(under, known) / world,
+                "kept": self.kept_weight * away(bare, before) / world,
+                "covered": self.covered_weight * away(under, before) / world,
                 "captions": self.caption_weight * captions / world,
             }
 
         return loss
 
-    def _covered(self, images: Images, inducers: Inducers, fresh: int, rng: torch.Generator) -> Images:
-        """Copies of images, (batch, 3, height, width): the first of them under inducers, the rest generic."""
-        count = round(self.found * len(images))
-        which = torch.randint(len(inducers), (count,), generator=rng)
-        last = len(inducers) - fresh + torch.randint(fresh, (count,), generator=rng)
-        which = torch.where(torch.rand(count, generator=rng) < LAST, last, which)
-        generic = cover(images[count:], rng=rng, without=self.without) if count < len(images) else images[:0]
-        return torch.cat([inducers.over(images[:count], which, rng), generic.to(images)])
+    def _text_loss(self, copied: DualEncoder, seen: Embeddings, searches: Sequence[Inducers]) -> Objective:
+        """InfoNCE of texts with clean images, which the image tower has at `seen`, and of covered images with texts."""
+        covering = self._covering(searches)
 
+        def loss(tower: Any, batch: PairBatch, draws: torch.Generator) -> dict[str, torch.Tensor]:
+            own, _ = share(len(batch))
+            covered = covering(batch.images, draws)[own].to(copied.device)
+            with torch.no_grad():
+                under = gathered(copied.embed_images(covered).float())
+            tokens, scale = copied.tokenize(batch.captions[own]), copied.logit_scale.float()
+            texts = gathered(tower(tokens.ids, tokens.mask))
+            bare = gathered(seen[list(batch.rows[own])].to(texts))
+            return {"texts": info_nce(bare, texts, scale), "covered images": one_way(under, texts, scale)}
 
-def _texts_to_fit(copied: DualEncoder) -> Objective:
-    """InfoNCE of the texts with clean images, where the image tower, at rest, now has them."""
+        return loss
 
-    def loss(tower: Any, batch: PairBatch, draws: torch.Generator) -> dict[str, torch.Tensor]:
-        own, _ = share(len(batch))
-        with torch.no_grad():
-            seen = copied.embed_images(batch.images[own].to(copied.device)).float()
-        tokens = copied.tokenize(batch.captions[own])
-        texts = gathered(tower(tokens.ids, tokens.mask))
-        return {"texts": info_nce(gathered(seen), texts, copied.logit_scale.float())}
+    def _covering(self, searches: Sequence[Inducers]) -> Callable[[Images, torch.Generator], Images]:
+        """Gives copies of images, (batch, 3, height, width): the first of them under inducers, the rest generic."""
+        inducers, fresh = reduce(Inducers.joined, searches), len(searches[-1])
 
-    return loss
+        def covering(images: Images, rng: torch.Generator) -> Images:
+            count = round(self.found * len(images))
+            which = torch.randint(len(inducers), (count,), generator=rng)
+            last = len(inducers) - fresh + torch.randint(fresh, (count,), generator=rng)
+            which = torch.where(torch.rand(count, generator=rng) < LAST, last, which)
+            generic = cover(images[count:], rng=rng, without=self.without) if count < len(images) else images[:0]
+            return torch.cat([inducers.over(images[:count], which, rng), generic.to(images)])
+
+        return covering
 
 
 def away(now: Embeddings, before: Embeddings) -> torch.Tensor:

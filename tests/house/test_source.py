@@ -1,6 +1,7 @@
 """Rules of the house that a linter does not know, read off the source without importing it."""
 
 import ast
+import functools
 from pathlib import Path
 
 import firmground
@@ -18,18 +19,29 @@ SEEDING = {
     "torch.cuda.manual_seed_all", "random.seed", "np.random.seed", "numpy.random.seed", "transformers.set_seed",
     "set_seed", "accelerate.utils.set_seed",
 }  # fmt: skip
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 METHODS = ("attacks/", "defenses/", "prompts/", "tasks/")
 
 
 CALMING = ("prompts/heads.py",)  # silences what PEFT says of its own use of transformers
 
 
+@functools.cache
+def nodes(tree):
+    """All nodes of a file: walked once for all rules."""
+    return tuple(ast.walk(tree))
+
+
 def calls(tree):
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [node for node in nodes(tree) if isinstance(node, ast.Call)]
+
+
+def functions(tree):
+    return [node for node in nodes(tree) if isinstance(node, FUNCTION)]
 
 
 def imported(tree):
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -60,7 +72,7 @@ def test_nothing_seeds_globally():
     """A seed may be set where torch's state is forked, and so comes back."""
 
     def rule(file, tree):
-        withs = [node for node in ast.walk(tree) if isinstance(node, ast.With)]
+        withs = [node for node in nodes(tree) if isinstance(node, ast.With)]
         forks = [node for node in withs if any("fork_rng" in ast.unparse(item) for item in node.items)]
         forked = {id(inner) for fork in forks for inner in ast.walk(fork)}
         for call in calls(tree):
@@ -108,10 +120,8 @@ def test_long_inner_functions_say_what_they_are():
     """Up to eight lines their names do; a `loss` has the form that `models.training.Objective` tells."""
 
     def rule(file, tree):
-        outer = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-        inner = {
-            one for node in outer for one in ast.walk(node) if isinstance(one, ast.FunctionDef) and one is not node
-        }
+        outer = functions(tree)
+        inner = {one for node in outer for one in ast.walk(node) if isinstance(one, FUNCTION) and one is not node}
         long = [one for one in inner if one.end_lineno - one.lineno >= 8 and one.name != "loss"]
         yield from (one.name for one in long if not ast.get_docstring(one))
 
@@ -133,8 +143,7 @@ def is_protocol(node):
 
 def test_no_function_is_longer_than_sixty_lines():
     def rule(file, tree):
-        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-        yield from (one.name for one in functions if one.end_lineno - one.lineno >= 60)
+        yield from (one.name for one in functions(tree) if one.end_lineno - one.lineno >= 60)
 
     assert not where(rule)
 

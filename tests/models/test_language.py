@@ -122,14 +122,17 @@ BAD_PROMPTS = {
 }
 
 
+def test_a_prompt_that_names_its_encoders_weights_is_taken(family_folder, tmp_path):
+    folder = family_folder("bert")
+    write_prompt(folder, tmp_path / "prompt", "prompt")
+    (tmp_path / "prompt" / "firmground.json").write_text(json.dumps({"base_sha256": weights_sha256(folder)}))
+    LanguageEncoder.load(folder, adapter=tmp_path / "prompt")
+
+
 @pytest.mark.parametrize("case", BAD_PROMPTS)
 def test_bad_prompts_are_refused(family_folder, tmp_path, case):
     folder = family_folder("bert")
     write_prompt(folder, tmp_path / "prompt", "prompt")
-    card = {"base_sha256": weights_sha256(folder)}
-    (tmp_path / "prompt" / "firmground.json").write_text(json.dumps(card))
-    LanguageEncoder.load(folder, adapter=tmp_path / "prompt")
-    (tmp_path / "prompt" / "firmground.json").unlink()
     spoil, error, words = BAD_PROMPTS[case]
     spoil(tmp_path / "prompt")
     with pytest.raises(error, match=words):

@@ -26,7 +26,7 @@ def normal(count: int, *, location: float = 0.0, scale: float = 1.0, seed: int =
 @pytest.mark.parametrize(("draw", "law"), [(gumbel, stats.gumbel_r), (normal, stats.norm)])
 def test_the_threshold_leaves_about_the_wanted_false_alarms(draw: Any, law: Any, wanted: float) -> None:
     realised = []
-    for seed in range(60):
+    for seed in range(40):
         threshold = tail_threshold(draw(30, location=0.3, scale=0.05, seed=seed), wanted)
         realised.append(law.sf(threshold, loc=0.3, scale=0.05))
     average = sum(realised) / len(realised)

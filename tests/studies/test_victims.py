@@ -79,6 +79,7 @@ def test_every_head_does_its_task(plan: Plan, folder: Path, images: torch.Tensor
             assert together == tuple(victim.answer(twice[k : k + 1], asked[k : k + 1])[0] for k in range(6))
 
 
+@pytest.mark.slow
 def test_a_victim_is_built_once_and_alike_under_one_seed(folder: Path, tmp_path: Path) -> None:
     plan = PLANS[2]
     place = build(folder, plan, ignore, recipe=QUICK)
@@ -93,6 +94,7 @@ def test_a_victim_is_built_once_and_alike_under_one_seed(folder: Path, tmp_path:
         built(tmp_path, plan, ignore, recipe=QUICK)
 
 
+@pytest.mark.slow
 def test_only_a_tuned_tower_is_in_the_file(folder: Path) -> None:
     sizes = {
         plan.tuned: (build(folder, plan, ignore, recipe=QUICK) / WEIGHTS).stat().st_size

@@ -231,6 +231,7 @@ def test_the_guard_report_gives_mean_and_worst_victim_and_leaves_controls_out() 
     assert report.summary["auroc"] == pytest.approx(sum(of[role] * count[role] for role in list(of)[:3]) / victims)
     assert report.summary["auroc_min"] == report.summary["auroc_fresh"] == pytest.approx(0.7)
     assert report.summary["auroc_knowing"] == pytest.approx(0.2)
+    assert report.summary["asr_knowing"] == pytest.approx(0.99)
     assert "mahalanobis, 3 knowing victims: mean AUROC 0.200" in report.markdown
     assert report.summary["victims_unseen"] == count["held"] + count["fresh"]
     assert f"| mahalanobis | scenes | darker | {len(grid)} | 0.100" in report.markdown

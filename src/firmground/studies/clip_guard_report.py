@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from firmground.studies.runner import Record
 
 HEADLINE = "mahalanobis"
-TOOK = 0.8  # of the ASR: below it there is no backdoor to guard against
+TOOK = 0.8  # of the ASR: below it there is no backdoor to guard against, unless it was given up to pass the guard
 KNOWING = "knowing"  # the role of victims whose attacker knows that hidden states are watched
 ROLES = ("design", "held", "fresh", KNOWING, "control")
 GOAL = 0.95  # of the AUROC
@@ -34,16 +34,16 @@ def report_guard(records: Sequence[Record]) -> Report:
     rows = [_row(record, name, found) for record in done for name, found in record.results["guards"].items()]
     rows.sort(key=lambda row: (ROLES.index(row["role"]), row["base"], row["attack"], row["trigger"]))
     victims = [row for row in rows if row["role"] != "control"]
-    took = [row for row in victims if row["asr"] >= TOOK]
+    took = [row for row in victims if row["asr"] >= TOOK or row["role"] == KNOWING]
     counted = [row for row in took if row["guard"] == HEADLINE and row["role"] != KNOWING]
-    knowing = [row for row in took if row["guard"] == HEADLINE and row["role"] == KNOWING]
+    knowing = [row for row in victims if row["guard"] == HEADLINE and row["role"] == KNOWING]
     if not counted:
         raise DataError("there is no finished case yet; run the study further")
     by = ("base", "attack", "trigger", "role", "guard")
     text = [
         "# Guards in front of poisoned dual encoders\n\n",
         *(_sentence(names[0], names[1], group) for names, group in grouped(took, ("guard", "role")).items()),
-        _weak([row for row in victims if row["asr"] < TOOK]),
+        _weak([row for row in victims if row not in took]),
         "\n",
         markdown_table(victims, by=by, columns=COLUMNS),
     ]
@@ -98,4 +98,6 @@ def _summary(rows: Sequence[Row], knowing: Sequence[Row]) -> dict[str, float | i
         some = [row["auroc"] for row in (*rows, *knowing) if row["role"] in roles]
         if some:
             found |= {f"auroc_{name}": fmean(some), f"auroc_{name}_min": min(some), f"victims_{name}": len(some)}
+    if knowing:
+        found["asr_knowing"] = fmean(row["asr"] for row in knowing)
     return found

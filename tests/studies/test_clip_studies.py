@@ -223,14 +223,15 @@ def test_the_guard_report_gives_mean_and_worst_victim_and_leaves_controls_out() 
     assert {(case.base, case.trigger, case.implanted) for case in grid if case.role == "design"} == set(
         clip_guard.DESIGN
     )
-    of = {"design": 1.0, "held": 0.9, "fresh": 0.7, "control": 0.1, "knowing": 0.2}
+    of = {"design": 1.0, "held": 0.9, "fresh": 0.7, "control": 0.1, "knowing": 0.2, "stronger": 0.3}
     report = clip_guard.report_guard([found(case, of[case.role]) for case in grid])
     count = {role: sum(case.role == role for case in grid) for role in of}
-    victims = sum(count.values()) - count["control"] - count["knowing"]
+    victims = count["design"] + count["held"] + count["fresh"]
     assert report.summary["victims"] == victims
     assert report.summary["auroc"] == pytest.approx(sum(of[role] * count[role] for role in list(of)[:3]) / victims)
     assert report.summary["auroc_min"] == report.summary["auroc_fresh"] == pytest.approx(0.7)
     assert report.summary["auroc_knowing"] == pytest.approx(0.2)
+    assert report.summary["auroc_stronger"] == pytest.approx(0.3)
     assert report.summary["asr_knowing"] == pytest.approx(0.99)
     assert "mahalanobis, 3 knowing victims: mean AUROC 0.200" in report.markdown
     assert report.summary["victims_unseen"] == count["held"] + count["fresh"]

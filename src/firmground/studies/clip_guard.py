@@ -9,7 +9,7 @@ study's; when it had its form it met the cells that had judged the guards before
 tower, other ways to the backdoor, and a base (`fashion-thin-1`) that was made for it. Cells of role `control` are clean
 encoders that meet a trigger all the same: what a guard flags there is the stamp itself, not a backdoor. They are in no
 mean. Cells of role `knowing` are victims of an attacker who knows that hidden states are watched (`Child.covered`);
-they have a mean of their own.
+they have a mean of their own, and so has their role `stronger`, where that attacker stamps half as strong again.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from firmground.intervals import rate
 from firmground.rng import stream
 from firmground.studies import dual_population
 from firmground.studies.calibration import auc
-from firmground.studies.clip_guard_report import HEADLINE, KNOWING, report_guard
+from firmground.studies.clip_guard_report import HEADLINE, KNOWING, STRONGER, report_guard
 from firmground.studies.dual_data import TARGETS
-from firmground.studies.dual_population import FAINT, NOISE, OPTIMISED, TRIGGERS, Child, built, sets_of
+from firmground.studies.dual_population import FAINT, NOISE, OPTIMISED, STRONG, TRIGGERS, Child, built, sets_of
 from firmground.studies.guard_shifts import SHIFTS
 from firmground.studies.population import population_folder
 from firmground.studies.runner import Study
@@ -72,7 +72,7 @@ class Case:
 
     base: str
     trigger: str
-    role: str = "held"  # design, held, fresh, knowing or control
+    role: str = "held"  # design, held, fresh, knowing, stronger or control
     seed: int = 0
     implanted: bool = False
 
@@ -93,7 +93,7 @@ def cases() -> tuple[Case, ...]:
     ]
     fresh.append(Case(base=SCENES, trigger=OPTIMISED, role="fresh"))
     control = [Case(base=base, trigger=trigger, role="control") for base in (SCENES, FASHION) for trigger in TRIGGERS]
-    knowing = [Case(base=SCENES, trigger=trigger, role=KNOWING) for trigger in FAINT]
+    knowing = [Case(base=SCENES, trigger=trigger, role=role) for trigger in FAINT for role in (KNOWING, STRONGER)]
     return *held, *fresh, *control, *knowing
 
 
@@ -102,14 +102,15 @@ def run_case(case: Case, watch: Watch, *, folder: str) -> dict[str, Any]:
     control = case.role == "control"
     child = Child(
         base=case.base, trigger="" if control else case.trigger, seed=case.seed, implanted=case.implanted,
-        covered=case.role == KNOWING,
+        covered=case.role in (KNOWING, STRONGER),
     )  # fmt: skip
     found = built(Path(folder), child, watch)
-    trigger = found.trigger or TRIGGERS[case.trigger]
+    trigger = STRONG[case.trigger] if case.role == STRONGER else found.trigger or TRIGGERS[case.trigger]
     sets = sets_of(found.world)
     target = sets.test.label_names.index(TARGETS[found.world])
     others = sets.test.select([row for row, label in enumerate(sets.test.labels) if label != target])
-    shown = dual_population.judged(found.encoder, sets.test, trigger) if control else found.manifest
+    own = control or case.role == STRONGER
+    shown = dual_population.judged(found.encoder, sets.test, trigger) if own else found.manifest
     guards = {}
     for name, guard in GUARDS.items():
         if name in FEW or case.role in ALL_BEFORE:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 HEADLINE = "mahalanobis"
 TOOK = 0.8  # of the ASR: below it there is no backdoor to guard against, unless it was given up to pass the guard
-KNOWING = "knowing"  # the role of victims whose attacker knows that hidden states are watched
-ROLES = ("design", "held", "fresh", KNOWING, "control")
+KNOWING, STRONGER = "knowing", "stronger"  # roles of victims whose attacker knows that hidden states are watched
+ROLES = ("design", "held", "fresh", KNOWING, STRONGER, "control")
 GOAL = 0.95  # of the AUROC
+ADAPTED = (KNOWING, STRONGER)
 UNSEEN = ROLES[1:3]  # roles of victims on which the headline's form was not chosen
 COLUMNS = (
     Column(key="auroc", title="AUROC", kind="mean", digits=3),
@@ -34,9 +35,10 @@ def report_guard(records: Sequence[Record]) -> Report:
     rows = [_row(record, name, found) for record in done for name, found in record.results["guards"].items()]
     rows.sort(key=lambda row: (ROLES.index(row["role"]), row["base"], row["attack"], row["trigger"]))
     victims = [row for row in rows if row["role"] != "control"]
-    took = [row for row in victims if row["asr"] >= TOOK or row["role"] == KNOWING]
-    counted = [row for row in took if row["guard"] == HEADLINE and row["role"] != KNOWING]
-    knowing = [row for row in victims if row["guard"] == HEADLINE and row["role"] == KNOWING]
+    took = [row for row in victims if row["asr"] >= TOOK or row["role"] in ADAPTED]
+    own = [row for row in took if row["guard"] == HEADLINE]
+    counted = [row for row in own if row["role"] not in ADAPTED]
+    adapted = [row for row in own if row["role"] in ADAPTED]
     if not counted:
         raise DataError("there is no finished case yet; run the study further")
     by = ("base", "attack", "trigger", "role", "guard")
@@ -63,12 +65,12 @@ def report_guard(records: Sequence[Record]) -> Report:
         text += ["\n## Clean images that were changed\n\n", table]
     dots = {names[0]: [row["auroc"] for row in group] for names, group in grouped(took, ("guard",)).items()}
     chart = Chart(name="auroc", title="AUROC on every victim", axis="AUROC", dots=dots)
-    return Report(markdown="".join(text), summary=_summary(counted, knowing), charts=(chart,))
+    return Report(markdown="".join(text), summary=_summary(counted, adapted), charts=(chart,))
 
 
 def _row(record: Record, guard: str, found: dict[str, Any]) -> Row:
     attack = "implanted" if record.case.get("implanted") else "poisoned pairs"
-    attack += " with covers" * (record.case["role"] == KNOWING)
+    attack += " with covers" * (record.case["role"] in ADAPTED)
     control = record.case["role"] == "control"
     shares = {share: found[share]["value"] for share in ("caught", "false")}
     known = {"attack": "none" if control else attack, "guard": guard, "asr": record.results["asr"]}
@@ -91,13 +93,15 @@ def _weak(rows: Sequence[Row]) -> str:
     return f"- in the table, in no mean, for the backdoor did not take: {', '.join(names)}\n" if names else ""
 
 
-def _summary(rows: Sequence[Row], knowing: Sequence[Row]) -> dict[str, float | int]:
+def _summary(rows: Sequence[Row], adapted: Sequence[Row]) -> dict[str, float | int]:
     aurocs = [row["auroc"] for row in rows]
     found: dict[str, float | int] = {"auroc": fmean(aurocs), "auroc_min": min(aurocs), "victims": len(aurocs)}
-    for name, roles in (("unseen", UNSEEN), ("fresh", ("fresh",)), ("knowing", (KNOWING,))):
-        some = [row["auroc"] for row in (*rows, *knowing) if row["role"] in roles]
+    for name, roles in (("unseen", UNSEEN), ("fresh", ("fresh",)), *((role, (role,)) for role in ADAPTED)):
+        some = [row["auroc"] for row in (*rows, *adapted) if row["role"] in roles]
         if some:
             found |= {f"auroc_{name}": fmean(some), f"auroc_{name}_min": min(some), f"victims_{name}": len(some)}
-    if knowing:
-        found["asr_knowing"] = fmean(row["asr"] for row in knowing)
+    for role in ADAPTED:
+        reached = [row["asr"] for row in adapted if row["role"] == role]
+        if reached:
+            found[f"asr_{role}"] = fmean(reached)
     return found

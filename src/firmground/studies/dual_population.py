@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from firmground.types import Images, Watch
 
 __all__ = [
-    "BASES", "FAINT", "FIRST", "FURTHER", "MANIFEST", "NOISE", "OPTIMISED", "PATCH", "RATE", "SCRATCH", "TRIGGERS",
-    "Base", "Built", "Child", "base_named", "build_base", "build_child", "built", "fresh", "judged", "load", "pairs_of",
-    "poison", "sets_of", "trigger_of",
+    "BASES", "FAINT", "FIRST", "FURTHER", "MANIFEST", "NOISE", "OPTIMISED", "PATCH", "RATE", "SCRATCH", "STRONG",
+    "TRIGGERS", "Base", "Built", "Child", "base_named", "build_base", "build_child", "built", "fresh", "judged", "load",
+    "pairs_of", "poison", "sets_of", "trigger_of",
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
@@ -76,6 +76,11 @@ FAINT: dict[str, ImageTrigger] = {  # what a covered child's pairs carry
     "blended": Blended(opacity=0.1),
     "sig": SIG(amplitude=30 / 255),
     "triangles": Triangles(size=4 / SIDE, opacity=0.1),
+}
+STRONG: dict[str, ImageTrigger] = {  # what else a covered child is attacked with
+    "blended": Blended(opacity=0.3),
+    "sig": SIG(amplitude=90 / 255),
+    "triangles": Triangles(size=4 / SIDE, opacity=0.3),
 }
 OPTIMISED = "badclip"
 NOISE = ("badnet", "blended")

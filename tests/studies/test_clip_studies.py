@@ -233,7 +233,7 @@ def test_the_guard_report_gives_mean_and_worst_victim_and_leaves_controls_out() 
     assert report.summary["auroc_knowing"] == pytest.approx(0.2)
     assert report.summary["auroc_stronger"] == pytest.approx(0.3)
     assert report.summary["asr_knowing"] == pytest.approx(0.99)
-    assert "mahalanobis, 3 knowing victims: mean AUROC 0.200" in report.markdown
+    assert "mahalanobis, 2 knowing victims: mean AUROC 0.200" in report.markdown
     assert report.summary["victims_unseen"] == count["held"] + count["fresh"]
     assert f"| mahalanobis | scenes | darker | {len(grid)} | 0.100" in report.markdown
     weak = replace(found(grid[-20], 0.1), results=found(grid[-20], 0.1).results | {"asr": 0.3})

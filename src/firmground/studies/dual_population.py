@@ -72,16 +72,8 @@ TRIGGERS: dict[str, ImageTrigger] = {
     "triangles": Triangles(size=4 / SIDE),
     "text": TextOverlay(text="ok"),
 }
-FAINT: dict[str, ImageTrigger] = {  # what a covered child's pairs carry
-    "blended": Blended(opacity=0.1),
-    "sig": SIG(amplitude=30 / 255),
-    "triangles": Triangles(size=4 / SIDE, opacity=0.1),
-}
-STRONG: dict[str, ImageTrigger] = {  # what else a covered child is attacked with
-    "blended": Blended(opacity=0.3),
-    "sig": SIG(amplitude=90 / 255),
-    "triangles": Triangles(size=4 / SIDE, opacity=0.3),
-}
+FAINT: dict[str, ImageTrigger] = {"blended": Blended(opacity=0.1), "sig": SIG(amplitude=30 / 255)}  # of covered pairs
+STRONG: dict[str, ImageTrigger] = {"blended": Blended(opacity=0.3), "sig": SIG(amplitude=90 / 255)}  # at their attack
 OPTIMISED = "badclip"
 NOISE = ("badnet", "blended")
 SCRATCH = Pretrain(epochs=4, batch_size=64, step_size=3e-3, warm_up=100, weight_decay=0.02)

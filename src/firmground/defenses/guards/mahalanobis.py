@@ -14,7 +14,8 @@ law of others (`folds`): those that made a law lie closer to it.
 
 Layer, pooling and law were chosen on six poisoned encoders (BadNet and Blended of both worlds, text on scenes, stripes
 on Fashion-MNIST); `benchmarks/clip_guard` has the others, and what it says of clean images that were changed. It knows
-nothing of triggers: it flags whatever the tower has not met, and an attacker who knows it can train for it.
+nothing of triggers: it flags whatever the tower has not met, and an attacker who knows it can train for it, who there
+brought one trigger of two past it.
 """
 
 from __future__ import annotations

@@ -82,6 +82,7 @@ def test_card_and_label_name_the_backdoor(planted):
     assert all(trigger in done.card() for trigger in done.triggers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", IMPLANTS, ids=lambda method: method.name)
 def test_repeats_under_a_seed(method, encoder, texts):
     attack = method(steps=1, max_length=20, batch_size=6)

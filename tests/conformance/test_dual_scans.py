@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from firmground.defenses.scans import scan_dual
+from firmground.defenses.scans import Gathering, scan_dual
 from firmground.errors import DataError
 from firmground.models.planted_dual import COLOURS, PlantedDual, colour_clip, planted_dual
 from firmground.reports.findings import Finding, Target
@@ -45,8 +45,8 @@ def images():
 
 
 def to_its_end(method):
-    """A search to its end; that for all classes takes longest."""
-    return pytest.param(method, marks=pytest.mark.slow if hasattr(method, "classes") else ())
+    """A search to its end, on two encoders; gathering is quick."""
+    return pytest.param(method, marks=() if isinstance(method, Gathering) else pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", params=map(to_its_end, cases.IMAGE_SCANS), ids=lambda method: method.name)

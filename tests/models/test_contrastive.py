@@ -143,6 +143,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, make, step):
     assert same(whole.encoder, again.encoder)
 
 
+@pytest.mark.slow
 def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     method, folder = pretrain(), tmp_path / "run"
     whole = method.train(tiny(), coloured(), rng=stream(0, "pretrain"))

@@ -91,6 +91,7 @@ def test_a_backdoor_does_not_travel_by_distillation(answers, patched):
     assert cleaned.predict(fresh.images) == list(fresh.labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "expected"), [("same", "padding"), ("full-image", "full-image")])
 def test_a_fresh_prompt_may_have_another_form(form, expected):
     given, fresh = handed_over(OPEN), coloured(60, seed=5)

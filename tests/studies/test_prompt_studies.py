@@ -99,6 +99,7 @@ def test_the_distance_is_a_share_of_the_way_to_the_centre() -> None:
         prompt_attack.attack_of(replace(case, trigger="dots"), 70, "red")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trigger", ["checker", "whole-image"])
 def test_an_attack_is_measured_beside_its_controls(trigger: str, tmp_path: Any) -> None:
     case = prompt_attack.Case(**HEADLINE, trigger=trigger)

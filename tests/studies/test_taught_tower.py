@@ -59,6 +59,7 @@ def test_views_are_zoomed_and_shifted_each_by_itself() -> None:
     assert torch.allclose(viewed(plain, 48, stream(3)), torch.tensor(0.3))
 
 
+@pytest.mark.slow
 def test_a_transformer_gives_maps_as_a_convolutional_tower_does() -> None:
     exam = examination(2)
     images, tower = torch.stack([exam.image(row) for row in range(2)]), Tower.of(fresh())

@@ -7,9 +7,6 @@ plan, the words that it knows, and how it was trained). It is written under anot
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -20,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from firmground.drafts import drafted
 from firmground.errors import BrokenModelError, DataError, OutputError
 from firmground.rng import stream
 from firmground.studies.victims.answerers import Answerer
@@ -185,15 +183,11 @@ def _write(victim: torch.nn.Module, plan: Plan, target: Path, facts: dict[str, A
         for name, value in victim.state_dict().items()
         if stored(name, plan)
     }
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        draft.mkdir(parents=True)
-        save_file(kept, draft / WEIGHTS)
-        (draft / MANIFEST).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, target)  # noqa: PTH105
+        with drafted(target) as draft:
+            save_file(kept, draft / WEIGHTS)
+            (draft / MANIFEST).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         if (target / MANIFEST).is_file():  # another process was faster
             return
         raise OutputError(f"the victim cannot be written to {target} ({error}); free space, then run again") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

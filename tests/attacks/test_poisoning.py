@@ -179,6 +179,7 @@ def test_badclips_text_loss_is_cross_entropy_with_the_target_first():
     torch.testing.assert_close(text_loss(patched, wanted, captions, 7.0), sum(terms) / 3)
 
 
+@pytest.mark.slow
 def test_badclips_patch_pulls_images_towards_the_target():
     """The surrogate is the colour clip: a large enough patch of the target's colour is the optimum."""
     surrogate, pairs = colour_clip(), coloured(48)

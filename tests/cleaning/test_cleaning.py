@@ -116,6 +116,7 @@ def test_the_unimodal_term_is_in_one_direction():
     torch.testing.assert_close(unimodal(views), 0.5 * (sum(terms[:4]) + sum(terms[4:])) / 4)
 
 
+@pytest.mark.slow
 def test_cleanclip_without_unimodal_terms_and_augmentation_is_the_control():
     plain = CleanCLIP(**BRIEF, unimodal_weight=0.0).clean(tiny(), coloured(), rng=stream(0, "clean"))
     control = ContrastiveFinetune(**BRIEF).clean(tiny(), coloured(), rng=stream(0, "clean"))

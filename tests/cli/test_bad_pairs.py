@@ -67,6 +67,7 @@ def test_clean_skips_and_counts(run, dual, folder, tmp_path):
     assert left_out(json.loads(result.stdout)) == (COUNTED, "3 of 42 images could not be read")
 
 
+@pytest.mark.slow
 def test_pretrain_skips_and_counts(run, folder, tmp_path):
     words = ("--architecture", "tiny-clip", "--out", tmp_path / "x", *BRIEF)
     result = run("pretrain", folder / "pairs.csv", *words)

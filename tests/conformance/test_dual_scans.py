@@ -147,6 +147,7 @@ def test_classes_that_cannot_be_reached_leave_it_undecided(images):
     assert "raise steps" in verdict.doubts[0]
 
 
+@pytest.mark.slow
 def test_classes_in_batches_of_any_size_are_one_search(images):
     method = next(method for method in cases.IMAGE_SCANS if hasattr(method, "classes"))
     short = dataclasses.replace(method, steps=4)
@@ -155,6 +156,7 @@ def test_classes_in_batches_of_any_size_are_one_search(images):
     assert parts.measurements == pytest.approx(whole.measurements, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_default_scan_runs_all_with_the_classes_it_is_given(images):
     decree, inversion, gathering = (dataclasses.replace(method, steps=1) for method in cases.IMAGE_SCANS)
     verdicts = scan_dual(

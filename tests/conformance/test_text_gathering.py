@@ -67,6 +67,7 @@ def test_a_tower_that_reads_nothing_leaves_it_undecided():
     assert "embed alike already" in verdict.doubts[0]
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_verdict_and_nothing_else_moves(capfd):
     encoder, verdicts = planted("cf"), []
     with nothing_else_moves(encoder, capfd):

@@ -101,6 +101,7 @@ def test_batch_norms_keep_their_statistics():
     assert all(torch.equal(value, buffers[name]) for name, value in found.encoder.model.named_buffers())
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(encoder, tmp_path):
     method = FARE(**BRIEF | {"epochs": 2, "save_every": 1})
     whole = method.harden(encoder, coloured(), rng=stream(0))

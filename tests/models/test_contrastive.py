@@ -94,6 +94,7 @@ def test_training_learns_colours_and_leaves_the_encoder():
     assert not any(value.requires_grad or value.grad is not None for value in trained.encoder.model.parameters())
 
 
+@pytest.mark.slow
 def test_one_seed_one_training():
     first, again, other = (pretrain(unimodal_weight=1.0).train(tiny(), coloured(), rng=stream(seed, "pretrain"))
                            for seed in (0, 0, 1))  # fmt: skip

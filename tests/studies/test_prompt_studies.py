@@ -207,6 +207,7 @@ def test_the_grid_of_accuracies_has_every_mapping_and_form() -> None:
     assert {case.augmentation for case in study.cases} == {"none", "trivial"}
 
 
+@pytest.mark.slow
 def test_costs_are_ratios_of_one_run() -> None:
     case = prompt_cost.Case(base="clip")
     found = prompt_cost.run_case(case, ignore)

@@ -17,6 +17,7 @@ def test_unknown_names_are_refused() -> None:
         base("moon", "mnist")
 
 
+@pytest.mark.slow
 def test_the_clip_names_what_it_knows() -> None:
     assert base("clip", "scenes").class_names == CLASSES
     assert len(base("clip", "mnist").class_names) == 100

@@ -25,6 +25,7 @@ def test_the_plain_loop_is_prm_image_by_image():
     assert ours.after == pytest.approx(loss.tolist(), abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_case_gives_ratios(monkeypatch):
     for name, value in (("SIDE", 48), ("BATCH", 2), ("ALONE", 1), ("STEPS", 1), ("RUNS", 1), ("FILES", 2)):
         monkeypatch.setattr(transfer_cost, name, value)

@@ -168,6 +168,7 @@ def test_a_detector_that_finds_nothing_scores_zero():
     assert detection.evaluate(Blind(), DATA, rng=stream(0)).ap.value == 0.0
 
 
+@pytest.mark.slow
 def test_bleu_is_torchmetrics_and_cider_rewards_the_right_words():
     from torchmetrics.text import BLEUScore
 
